@@ -1,0 +1,240 @@
+"""A transformer as data: one abstract parameter table from which everything else derives.
+
+The table lists every parameter with its path, shape, logical axes, initialiser and learning-rate
+group. Parameter counts, FLOPs per token, bytes, shardings, initial values and the checkpoint
+target all come from it, so the planner and the trainer cannot disagree.
+
+Counting conventions for parameters (`count`):
+    total                       every parameter (Hoffmann et al. 2022, arXiv:2203.15556)
+    total-less-input-embedding  parameters that multiply: the input table is left out unless tied
+                                (Porian et al. 2024, arXiv:2406.19146)
+    non-embedding               neither input table nor output head (Kaplan et al. 2020, arXiv:2001.08361)
+
+FLOP conventions (`convention`), training cost per token, forward plus backward = 3 x forward:
+    6nd           6 x total parameters (PaLM 2, arXiv:2305.10403, section 2.1)
+    model_causal  6 per matrix weight, plus attention over the positions a causal mask lets through
+    model_full    6 per matrix weight, plus attention over all T positions (PaLM, arXiv:2204.02311, App. B)
+    hardware      model_full plus the forward pass recomputed under rematerialisation
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+Count = Literal["total", "total-less-input-embedding", "non-embedding"]
+Convention = Literal["6nd", "model_causal", "model_full", "hardware"]
+COUNTS: tuple[Count, ...] = ("total", "total-less-input-embedding", "non-embedding")
+CONVENTIONS: tuple[Convention, ...] = ("6nd", "model_causal", "model_full", "hardware")
+
+
+@dataclass(frozen=True)
+class Param:
+    """One parameter: `std` is the deviation of its normal initialiser; None means ones, 0 zeros."""
+
+    path: tuple[str, ...]
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+    std: float | None
+    group: Literal["embedding", "hidden", "head", "norm"]
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def name(self) -> str:
+        return "/".join(self.path)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder-only transformer: pre-norm RMSNorm, RoPE, SwiGLU, no biases.
+
+    layers, width (d_model), heads, kv_heads, head_dim, ffn (hidden size of the gated MLP) and
+    vocab are counts; `tied` shares the input table with the output head; `qk_norm` normalises
+    queries and keys per head.
+    """
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    vocab: int
+    tied: bool = False
+    qk_norm: bool = True
+
+    def __post_init__(self) -> None:
+        for field in ("layers", "width", "heads", "kv_heads", "head_dim", "ffn", "vocab"):
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"shape field {field!r} must be a positive whole number, not {value!r}.")
+        if self.heads % self.kv_heads:
+            raise ValueError(
+                f"shape field 'heads' ({self.heads}) must be a multiple of 'kv_heads' ({self.kv_heads})."
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"shape field 'head_dim' ({self.head_dim}) must be even for rotary embeddings.")
+
+    @cached_property
+    def table(self) -> tuple[Param, ...]:
+        """Every parameter of the model, in a fixed order.
+
+        Matrices start at 1/sqrt(fan_in); those that write into the residual stream are shrunk by
+        sqrt(2 layers), as in GPT-2; the head starts at zero, so that the first loss is ln(vocab).
+        """
+        d, f = self.width, self.ffn
+        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        residual = 1 / math.sqrt(2 * self.layers)
+
+        def matrix(path: tuple[str, ...], shape: tuple[int, int], axes: tuple[str, str], scale: float = 1.0):
+            return Param(path, shape, axes, scale / math.sqrt(shape[0]), "hidden")
+
+        def norm(path: tuple[str, ...], size: int, axis: str) -> Param:
+            return Param((*path, "scale"), (size,), (axis,), None, "norm")
+
+        rows = [Param(("embed", "table"), (self.vocab, d), ("vocab", "embed"), EMBED_STD, "embedding")]
+        for i in range(self.layers):
+            block = f"layer_{i}"
+            rows.append(norm((block, "attention_norm"), d, "embed"))
+            rows.append(matrix((block, "attention", "query"), (d, q), ("embed", "heads")))
+            rows.append(matrix((block, "attention", "key"), (d, kv), ("embed", "kv_heads")))
+            rows.append(matrix((block, "attention", "value"), (d, kv), ("embed", "kv_heads")))
+            if self.qk_norm:
+                rows.append(norm((block, "attention", "query_norm"), self.head_dim, "head_dim"))
+                rows.append(norm((block, "attention", "key_norm"), self.head_dim, "head_dim"))
+            rows.append(matrix((block, "attention", "out"), (q, d), ("heads", "embed"), residual))
+            rows.append(norm((block, "mlp_norm"), d, "embed"))
+            rows.append(matrix((block, "mlp", "gate"), (d, f), ("embed", "mlp")))
+            rows.append(matrix((block, "mlp", "up"), (d, f), ("embed", "mlp")))
+            rows.append(matrix((block, "mlp", "down"), (f, d), ("mlp", "embed"), residual))
+        rows.append(norm(("final_norm",), d, "embed"))
+        if not self.tied:
+            rows.append(Param(("head", "kernel"), (d, self.vocab), ("embed", "vocab"), 0.0, "head"))
+        return tuple(rows)
+
+    @cached_property
+    def params_embedding(self) -> int:
+        return sum(p.size for p in self.table if p.group == "embedding")
+
+    @cached_property
+    def params_head(self) -> int:
+        return sum(p.size for p in self.table if p.group == "head")
+
+    def params(self, count: Count = "total") -> int:
+        """Number of parameters under the named counting convention (see the module's docstring)."""
+        total = sum(p.size for p in self.table)
+        if count == "total":
+            return total
+        if count == "total-less-input-embedding":
+            return total if self.tied else total - self.params_embedding
+        if count == "non-embedding":
+            return total - self.params_embedding - self.params_head
+        raise ValueError(f"unknown parameter count {count!r}; known are {', '.join(COUNTS)}.")
+
+    @cached_property
+    def matmul_params(self) -> int:
+        """Weights that each token multiplies: all matrices, the head included, a mere lookup not."""
+        matrices = sum(p.size for p in self.table if p.group in ("hidden", "head"))
+        return matrices + (self.params_embedding if self.tied else 0)
+
+    def flops_per_token(self, seq: int, convention: Convention = "model_causal", remat: bool = False) -> float:
+        """Training FLOPs per token (forward and backward) at sequence length `seq`.
+
+        Attention scores and values cost 4 T H K per token and layer forward when all T positions
+        are counted, and 2 (T + 1) H K when a causal mask is; the backward pass costs twice the
+        forward. `remat` adds one forward pass under the `hardware` convention only.
+        """
+        if seq < 1:
+            raise ValueError(f"sequence length must be at least 1, not {seq}.")
+        heads = self.layers * self.heads * self.head_dim
+        matrices = 6.0 * self.matmul_params
+        if convention == "6nd":
+            return 6.0 * self.params("total")
+        if convention == "model_causal":
+            return matrices + 6.0 * (seq + 1) * heads
+        full = matrices + 12.0 * seq * heads
+        if convention == "model_full":
+            return full
+        if convention == "hardware":
+            return full * (4 / 3 if remat else 1.0)
+        raise ValueError(f"unknown FLOP convention {convention!r}; known are {', '.join(CONVENTIONS)}.")
+
+    def to_dict(self) -> dict[str, int | bool]:
+        return dataclasses.asdict(self)
+
+
+# Small enough that short runs can move the table at their own learning rate, large enough that
+# pre-norm blocks see a signal; see docs/log.md for the widths and rates it was tried at.
+EMBED_STD = 0.1
+
+
+@dataclass(frozen=True)
+class ShapeFamily:
+    """A rule that turns a width into a buildable shape: the ladder that sweep and launch share.
+
+    Depth follows width (`layers = max(min_layers, round(width / aspect))`), heads keep close to
+    `head_dim`, the gated MLP is 8/3 of the width rounded up to `ffn_multiple` (Shazeer 2020,
+    arXiv:2002.05202: the size that equals a plain 4x MLP in parameters).
+    """
+
+    vocab: int
+    aspect: int = 128
+    min_layers: int = 2
+    head_dim: int = 32
+    ffn_multiple: int = 8
+    width_multiple: int = 8
+    kv_group: int = 1
+    tied: bool = False
+    qk_norm: bool = True
+
+    def __post_init__(self) -> None:
+        for field in ("vocab", "aspect", "min_layers", "head_dim", "ffn_multiple", "width_multiple", "kv_group"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"family field {field!r} must be at least 1, not {getattr(self, field)!r}.")
+
+    def shape(self, width: int) -> Shape:
+        """The family's member of this width (a multiple of `width_multiple`)."""
+        if width < self.width_multiple or width % self.width_multiple:
+            raise ValueError(f"width {width} must be a positive multiple of {self.width_multiple}.")
+        heads = max(1, round(width / self.head_dim))
+        while (width % heads or (width // heads) % 2) and heads > 1:
+            heads -= 1
+        kv_heads = heads // self.kv_group if heads % self.kv_group == 0 else heads
+        return Shape(
+            layers=max(self.min_layers, round(width / self.aspect)),
+            width=width,
+            heads=heads,
+            kv_heads=max(1, kv_heads),
+            head_dim=width // heads,
+            ffn=math.ceil(8 * width / 3 / self.ffn_multiple) * self.ffn_multiple,
+            vocab=self.vocab,
+            tied=self.tied,
+            qk_norm=self.qk_norm,
+        )
+
+    def nearest(self, params: float, count: Count = "total") -> Shape:
+        """The member whose parameter count is nearest to `params` in ratio."""
+        if not params > 0:
+            raise ValueError(f"a positive number of parameters is needed, not {params!r}.")
+        low = self.width_multiple
+        if self.shape(low).params(count) >= params:
+            return self.shape(low)
+        high = low
+        while self.shape(high).params(count) < params:
+            low, high = high, high * 2
+        while high - low > self.width_multiple:
+            middle = (low + high) // 2 // self.width_multiple * self.width_multiple
+            low, high = (middle, high) if self.shape(middle).params(count) < params else (low, middle)
+        return min(
+            (self.shape(low), self.shape(high)),
+            key=lambda s: abs(math.log(s.params(count) / params)),
+        )
+
+    def to_dict(self) -> dict[str, int | bool]:
+        return dataclasses.asdict(self)

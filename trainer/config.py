@@ -1,0 +1,106 @@
+"""One training run with every number resolved: the trainer decides nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from scaling.files import from_mapping, read_json, sha256_json
+from scaling.shape import Shape
+
+FORMAT = "scaling/run-config"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What one run trains, on what, for how long, at which rates.
+
+    `batch` counts sequences of `seq` tokens, so a step reads batch x seq tokens. `lr` is the peak
+    rate; a parameter group's own rate is `lr x lr_multipliers[group]`. The schedule warms up
+    linearly over `warmup_steps` and ends at exactly `final_lr_share x lr` after the last step:
+    `cosine` decays all the way, `wsd` holds the peak and decays linearly over `decay_steps`.
+    `eval_smoothing` averages that many evaluations spread over the last tenth of the run (PaLM 2
+    smooths its final losses); 1 evaluates once, after the last token.
+    """
+
+    shape: Shape
+    data: str
+    data_sha256: str
+    steps: int
+    batch: int
+    seq: int
+    lr: float
+    name: str = "run"
+    lr_multipliers: Mapping[str, float] = field(default_factory=dict)
+    warmup_steps: int = 0
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    decay_steps: int = 0
+    final_lr_share: float = 0.0
+    weight_decay: float = 0.0
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    clip_norm: float = 1.0
+    z_loss: float = 1e-4
+    seed: int = 0
+    eval_tokens: int = 262_144
+    eval_smoothing: int = 1
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    chunk_steps: int = 128
+    checkpoint_seconds: float = 15.0
+    recipe_sha256: str | None = None
+    plan_seal: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "seq", "chunk_steps", "eval_tokens", "eval_smoothing"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"field {name!r} must be a whole number of at least 1, not {value!r}.")
+        for name in ("warmup_steps", "decay_steps", "seed"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise ValueError(f"field {name!r} must be a whole number of at least 0, not {value!r}.")
+        if self.warmup_steps > self.steps:
+            raise ValueError(f"field 'warmup_steps' ({self.warmup_steps}) exceeds 'steps' ({self.steps}).")
+        for name in ("lr", "eps", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"field {name!r} must be positive, not {getattr(self, name)!r}.")
+        for name in ("final_lr_share", "weight_decay", "z_loss"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"field {name!r} must not be negative, not {getattr(self, name)!r}.")
+        if self.schedule not in ("cosine", "wsd"):
+            raise ValueError(f"field 'schedule' must be 'cosine' or 'wsd', not {self.schedule!r}.")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"field 'dtype' must be 'float32' or 'bfloat16', not {self.dtype!r}.")
+        known = {"embedding", "hidden", "head", "norm"}
+        if not set(self.lr_multipliers) <= known:
+            raise ValueError(f"field 'lr_multipliers' knows the groups {', '.join(sorted(known))} only.")
+
+    @property
+    def tokens(self) -> int:
+        return self.steps * self.batch * self.seq
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything that decides the result: not the name, the paths or the checkpoint cadence."""
+        free = ("name", "data", "checkpoint_seconds", "plan_seal")
+        return sha256_json({k: v for k, v in self.to_dict().items() if k not in free})
+
+
+def config_from_dict(values: Mapping[str, Any], where: str = "run config") -> RunConfig:
+    """Build a RunConfig from its JSON form; raises ScalingError naming the field at fault."""
+    values = {k: v for k, v in values.items() if k not in ("format", "version")}
+    if isinstance(values.get("shape"), Mapping):
+        values["shape"] = from_mapping(Shape, values["shape"], f"{where}, field 'shape'")
+    return from_mapping(RunConfig, values, where)
+
+
+def read_config(path: str | Path) -> RunConfig:
+    return config_from_dict(read_json(path, expect=FORMAT), str(path))
