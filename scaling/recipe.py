@@ -1,0 +1,121 @@
+"""How a run is trained, as rules: the same rules resolve a sweep's cells and the launched run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from scaling.files import from_mapping, sha256_json
+from scaling.shape import Shape
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Rules that turn (shape, tokens) into every number of a run.
+
+    lr: peak rate of embeddings and norms at any width; matrices and the head run at
+        lr x base_width / width (muP for Adam: Yang et al. 2022, arXiv:2203.03466, table 8).
+    lr_horizon_exponent, reference_tokens: the peak is also multiplied by
+        (tokens / reference_tokens)^-exponent, since width transfer does not cover the token horizon
+        (Bjorck et al. 2024, arXiv:2409.19913, found 0.32 for large models).
+    batch: sequences per step, the same in every run: small batches serve small budgets, where steps
+        are scarce (docs/log.md has the figures).
+    warmup_share, warmup_max_steps: linear warm-up over a share of the run; a warm-up of fixed length
+        would penalise short runs (Porian et al. 2024, arXiv:2406.19146).
+    schedule: 'cosine' or 'wsd' (decay over the last decay_share of the steps), ending at
+        final_lr_share of the peak exactly at the last token: every run is fully decayed
+        (PaLM 2, arXiv:2305.10403, section 2.1).
+    """
+
+    seq: int = 64
+    batch: int = 4
+    lr: float = 4e-3
+    base_width: int = 64
+    lr_horizon_exponent: float = 0.0
+    reference_tokens: float = 1e6
+    warmup_share: float = 0.05
+    warmup_max_steps: int = 200
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    decay_share: float = 0.2
+    final_lr_share: float = 0.0
+    weight_decay: float = 0.0
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    clip_norm: float = 1.0
+    z_loss: float = 1e-4
+    eval_tokens: int = 262_144
+    eval_smoothing: int = 1
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        for name in ("seq", "batch", "base_width", "eval_tokens", "eval_smoothing"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"recipe field {name!r} must be at least 1, not {getattr(self, name)!r}.")
+        for name in ("lr", "reference_tokens", "eps", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"recipe field {name!r} must be positive, not {getattr(self, name)!r}.")
+        for name in ("warmup_share", "decay_share", "final_lr_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"recipe field {name!r} must lie between 0 and 1, not {getattr(self, name)!r}.")
+        if self.schedule not in ("cosine", "wsd"):
+            raise ValueError(f"recipe field 'schedule' must be 'cosine' or 'wsd', not {self.schedule!r}.")
+
+    @property
+    def step_tokens(self) -> int:
+        return self.batch * self.seq
+
+    def steps(self, tokens: float) -> int:
+        """Whole steps nearest to `tokens`, at least one."""
+        return max(1, round(tokens / self.step_tokens))
+
+    def peak_lr(self, tokens: float) -> float:
+        return self.lr * (tokens / self.reference_tokens) ** -self.lr_horizon_exponent
+
+    def run_config(self, shape: Shape, tokens: float, seed: int, data: str, data_sha256: str, name: str,
+                   plan_seal: str | None = None) -> dict[str, Any]:
+        """The trainer's config (`scaling/run-config`, as JSON values) of one run under these rules."""
+        steps = self.steps(tokens)
+        matrices = self.base_width / shape.width
+        return {
+            "format": "scaling/run-config",
+            "version": 1,
+            "name": name,
+            "shape": shape.to_dict(),
+            "data": data,
+            "data_sha256": data_sha256,
+            "steps": steps,
+            "batch": self.batch,
+            "seq": self.seq,
+            "lr": self.peak_lr(steps * self.step_tokens),
+            "lr_multipliers": {"embedding": 1.0, "norm": 1.0, "hidden": matrices, "head": matrices},
+            "warmup_steps": min(self.warmup_max_steps, round(self.warmup_share * steps)),
+            "schedule": self.schedule,
+            "decay_steps": round(self.decay_share * steps) if self.schedule == "wsd" else 0,
+            "final_lr_share": self.final_lr_share,
+            "weight_decay": self.weight_decay,
+            "b1": self.b1,
+            "b2": self.b2,
+            "eps": self.eps,
+            "clip_norm": self.clip_norm,
+            "z_loss": self.z_loss,
+            "seed": seed,
+            "eval_tokens": self.eval_tokens,
+            "eval_smoothing": self.eval_smoothing,
+            "dtype": self.dtype,
+            "recipe_sha256": self.sha256,
+            "plan_seal": plan_seal,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
+        return from_mapping(cls, values, where)
+
+    @property
+    def sha256(self) -> str:
+        return sha256_json(self.to_dict())

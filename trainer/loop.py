@@ -1,0 +1,297 @@
+"""One run from its folder: config.json in, metrics.jsonl along the way, result.json at the end."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scaling.errors import ScalingError
+from scaling.files import read_json, write_json
+from scaling.shape import CONVENTIONS, COUNTS
+from trainer.batches import train_ids
+from trainer.checkpoint import Checkpoints
+from trainer.config import RunConfig, read_config
+from trainer.evaluate import BLOCKS_PER_CALL, WINDOWS_PER_BLOCK, Evaluation, evaluate
+from trainer.model import init_params
+from trainer.schedule import schedule_of
+from trainer.step import Rates, State, Static, eval_chunk, init_state, train_chunk
+from trainer.tokens import TokenFolder
+
+FORMAT = "scaling/result"
+VERSION = 1
+CURVE_POINTS = 200
+Report = Callable[[dict[str, Any]], None]
+
+
+class Programs(NamedTuple):
+    """The two executables of a shape: any horizon, seed and rate runs through them."""
+
+    train: Callable
+    evaluate: Callable
+    compile_s: float
+
+
+@lru_cache(maxsize=16)
+def compiled(static: Static, ids_dtype: str) -> Programs:
+    """Compile (or load from the on-disk cache) the programs of `static`, once per process."""
+    start = time.perf_counter()
+    params = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, init_params(static.shape, 0)))
+    state = jax.eval_shape(lambda p: init_state(static, p), params)
+    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    rates = Rates(
+        schedule=type(schedule_of_abstract())(*[scalar] * 5),
+        multipliers=jax.tree.map(lambda _: scalar, params),
+        weight_decay=scalar,
+    )
+    ids = jax.ShapeDtypeStruct((static.chunk_steps, static.batch, static.seq + 1), ids_dtype)
+    held = jax.ShapeDtypeStruct((BLOCKS_PER_CALL, WINDOWS_PER_BLOCK, static.seq + 1), ids_dtype)
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    train = jax.jit(train_chunk, static_argnums=0, donate_argnums=1)
+    score = jax.jit(eval_chunk, static_argnums=0)
+    programs = (
+        train.lower(static, state, rates, ids, count).compile(),
+        score.lower(static, params, held).compile(),
+    )
+    return Programs(*programs, compile_s=time.perf_counter() - start)
+
+
+def schedule_of_abstract():
+    from trainer.schedule import Schedule
+
+    return Schedule(0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def static_of(config: RunConfig) -> Static:
+    c = config
+    return Static(c.shape, c.batch, c.seq, c.chunk_steps, c.b1, c.b2, c.eps, c.clip_norm, c.z_loss, c.dtype)
+
+
+def rates_of(config: RunConfig) -> Rates:
+    multipliers: dict = {}
+    for row in config.shape.table:
+        node = multipliers
+        for key in row.path[:-1]:
+            node = node.setdefault(key, {})
+        node[row.path[-1]] = jnp.float32(config.lr_multipliers.get(row.group, 1.0))
+    return Rates(schedule_of(config), multipliers, jnp.float32(config.weight_decay))
+
+
+def run_cell(folder: str | Path, on_report: Report | None = None) -> dict[str, Any]:
+    """Train the run described by `folder`/config.json to its end and return its result record.
+
+    A finished run returns its record at once; an interrupted one goes on from its last checkpoint
+    and ends with the same numbers, bit for bit on one machine. A loss that is no longer finite ends
+    the run with status `diverged`. Raises ScalingError when the data is not the data of the config.
+    """
+    folder = Path(folder)
+    config = read_config(folder / "config.json")
+    done = finished(folder, config)
+    if done is not None:
+        return done
+    data = TokenFolder.open(config.data)
+    if data.sha256 != config.data_sha256:
+        raise ScalingError(
+            f"{folder / 'config.json'}: the run was planned on data {config.data_sha256[:12]}, but "
+            f"{config.data} holds {data.sha256[:12]}; point it to the data it was planned on."
+        )
+    if data.vocab_size > config.shape.vocab:
+        raise ScalingError(
+            f"{folder / 'config.json'}: field 'shape.vocab' is {config.shape.vocab}, but the tokenizer of "
+            f"{config.data} has {data.vocab_size} symbols."
+        )
+    result = _train(folder, config, data, on_report or (lambda _: None))
+    write_json(folder / "result.json", result)
+    Checkpoints(folder / "checkpoint").clear()
+    return result
+
+
+def finished(folder: Path, config: RunConfig) -> dict[str, Any] | None:
+    """The result already in `folder`, when it is the result of this very config."""
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    result = read_json(path, expect=FORMAT)
+    return result if result.get("config_sha256") == config.sha256 else None
+
+
+def _train(folder: Path, config: RunConfig, data: TokenFolder, report: Report) -> dict[str, Any]:
+    begin = time.perf_counter()
+    stream = data.tokens("train")
+    static = static_of(config)
+    programs = compiled(static, str(stream.dtype))
+    rates = rates_of(config)
+    checkpoints = Checkpoints(folder / "checkpoint")
+    state = init_state(static, jax.tree.map(jnp.asarray, init_params(config.shape, config.seed)))
+    host: dict[str, Any] = {"config_sha256": config.sha256, "time_s": 0.0, "curve": [], "evaluations": []}
+    for step in reversed(checkpoints.steps()):
+        found, record = checkpoints.restore(step, state)
+        if record.get("config_sha256") == config.sha256:
+            state, host = found, record
+            break
+    step = int(state.step)
+    metrics_path = folder / "metrics.jsonl"
+    _truncate_metrics(metrics_path, step)
+    saved_at = time.perf_counter()
+    spent = host["time_s"]
+    eval_steps = _evaluation_steps(config)
+    status = "done"
+    while step < config.steps:
+        stop = next(s for s in (*eval_steps, config.steps) if s > step)
+        count = min(config.chunk_steps, stop - step)
+        ids = train_ids(stream, config.seed, step, count, config.batch, config.seq)
+        if count < config.chunk_steps:
+            ids = np.concatenate([ids, np.repeat(ids[:1], config.chunk_steps - count, axis=0)])
+        state, metrics = programs.train(state, rates, ids, np.int32(count))
+        rows = np.asarray(metrics, np.float64)[:count]
+        step += count
+        now = time.perf_counter()
+        line = {
+            "step": step,
+            "tokens": step * config.batch * config.seq,
+            "loss": float(rows[:, 0].mean()),
+            "grad_norm": float(rows[:, 1].mean()),
+            "steps": count,
+            "time_s": spent + now - begin,
+        }
+        if not np.isfinite(rows).all():
+            first = step - count + int(np.argmin(np.isfinite(rows).all(axis=1)))
+            status = "diverged"
+            line["loss"] = line["grad_norm"] = None
+            host["diverged_at_step"] = first
+        _append(metrics_path, line)
+        host["curve"].append([line["tokens"], line["loss"], count])
+        report({**line, "total_steps": config.steps, "total_tokens": config.tokens})
+        if status == "diverged":
+            break
+        if step in eval_steps:
+            host["evaluations"].append(
+                evaluate(programs.evaluate, state.params, data, config.eval_tokens, config.seq)._asdict()
+            )
+        if now - saved_at > config.checkpoint_seconds and step < config.steps:
+            checkpoints.save(step, state, {**host, "time_s": spent + now - begin})
+            saved_at = time.perf_counter()
+    evaluation = None
+    if status == "done":
+        evaluation = evaluate(programs.evaluate, state.params, data, config.eval_tokens, config.seq)
+        if not math.isfinite(evaluation.loss):
+            status = "diverged"
+    elapsed = spent + time.perf_counter() - begin
+    return _record(config, data, status, host, evaluation, step, elapsed, programs.compile_s)
+
+
+def _evaluation_steps(config: RunConfig) -> tuple[int, ...]:
+    """Steps of the extra evaluations that `eval_smoothing` asks for, over the last tenth of the run."""
+    extra = config.eval_smoothing - 1
+    first = config.steps - max(1, config.steps // 10)
+    steps = np.linspace(first, config.steps, extra + 1)[:-1] if extra else []
+    return tuple(sorted({int(s) for s in steps if 0 < s < config.steps}))
+
+
+def _record(config: RunConfig, data: TokenFolder, status: str, host: dict, final: Evaluation | None,
+            steps: int, elapsed: float, compile_s: float) -> dict[str, Any]:
+    shape, tokens = config.shape, steps * config.batch * config.seq
+    evaluations = [*host["evaluations"], *([final._asdict()] if final else [])]
+    mean = {k: float(np.mean([e[k] for e in evaluations])) for k in ("loss", "bits_per_byte")} if final else {}
+    stream = data.tokens("train")
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": config.name,
+        "status": status,
+        "diverged_at_step": host.get("diverged_at_step"),
+        "loss": mean.get("loss"),
+        "loss_se": final.loss_se if final else None,
+        "bits_per_byte": mean.get("bits_per_byte"),
+        "eval_tokens": final.tokens if final else None,
+        "eval_smoothing": config.eval_smoothing,
+        "train_loss": _tail_loss(host["curve"]) if status == "done" else None,
+        "tokens": tokens,
+        "steps": steps,
+        "batch": config.batch,
+        "seq": config.seq,
+        "lr": config.lr,
+        "shape": shape.to_dict(),
+        "params": shape.params("total"),
+        "params_embedding": shape.params_embedding,
+        "params_head": shape.params_head,
+        "params_non_embedding": shape.params("non-embedding"),
+        "param_counts": {c: shape.params(c) for c in COUNTS},
+        "flops": {c: shape.flops_per_token(config.seq, c) * tokens for c in CONVENTIONS},
+        "unique_tokens": min(tokens, len(stream)),
+        "epochs": tokens / len(stream),
+        "seed": config.seed,
+        "time_s": elapsed,
+        "compile_s": compile_s,
+        "tokens_per_s": tokens / max(elapsed, 1e-9),
+        "curve": _thin(host["curve"]),
+        "config_sha256": config.sha256,
+        "recipe_sha256": config.recipe_sha256,
+        "plan_seal": config.plan_seal,
+        "data_sha256": config.data_sha256,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("scaling", "jax", "jaxlib", "flax", "optax", "numpy")},
+        },
+        "machine": {"platform": platform.machine(), "backend": jax.default_backend(), "device": _device()},
+    }
+
+
+def _device() -> str:
+    kind = jax.devices()[0].device_kind
+    if kind.lower() != "cpu":
+        return kind
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or kind
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), kind)
+
+
+def _tail_loss(curve: list) -> float:
+    """Mean training loss over the last tenth of the steps, nats per token."""
+    steps = np.array([c[2] for c in curve], float)
+    losses = np.array([c[1] for c in curve], float)
+    tail = np.cumsum(steps[::-1])[::-1] <= max(steps.sum() / 10, steps[-1])
+    return float(np.average(losses[tail], weights=steps[tail]))
+
+
+def _thin(curve: list) -> dict[str, list[float]]:
+    """At most CURVE_POINTS points, the mean loss of the steps between them."""
+    groups = np.array_split(np.arange(len(curve)), min(CURVE_POINTS, len(curve)))
+    finite = [[curve[i] for i in g if curve[i][1] is not None] for g in groups]
+    return {
+        "tokens": [g[-1][0] for g in finite if g],
+        "loss": [float(np.average([c[1] for c in g], weights=[c[2] for c in g])) for g in finite if g],
+    }
+
+
+def _append(path: Path, line: dict[str, Any]) -> None:
+    with open(path, "a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line) + "\n")
+
+
+def _truncate_metrics(path: Path, step: int) -> None:
+    """Drop the lines that a killed run wrote after its last checkpoint: they will be written again."""
+    if not path.exists():
+        return
+    kept = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(text)["step"] <= step:
+                kept.append(text)
+        except (json.JSONDecodeError, KeyError, TypeError):
+            break
+    from scaling.files import write_atomic
+
+    write_atomic(path, "".join(f"{line}\n" for line in kept))
