@@ -1,0 +1,177 @@
+"""The `scaling` command: a static table of verbs, each imported only when it is called.
+
+`scaling --help` reads nothing but the table, so it costs no numpy, no pandas and no JAX. A verb is
+a module with one function `command`, annotated for typer; its docstring is its help.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer.core import TyperGroup
+
+from scaling import __version__
+from scaling.errors import ScalingError, UsageError
+
+INTERRUPTED = 130  # what a shell reports after Ctrl-C: 128 + SIGINT
+
+
+class Verb(NamedTuple):
+    section: str
+    module: str
+    help: str
+
+
+VERBS: dict[str, Verb] = {
+    "quickstart": Verb("Start here", "quickstart", "Run the whole loop on this machine in minutes."),
+    "data": Verb("Measure", "data", "Turn text into a token folder: split, tokenised, hashed."),
+    "sweep": Verb("Measure", "sweep", "Train the small runs of a design; resumes where it stopped."),
+    "status": Verb("Measure", "status", "Show how far a sweep has come, and what failed."),
+    "run-cell": Verb("Measure", "run_cell", "Train the one run a folder describes (engines call this)."),
+    "fit": Verb("Fit", "fit", "Fit a loss law to a table of runs, with intervals."),
+    "predict": Verb("Fit", "predict", "Predict the loss, or the best size, of runs from a fit."),
+    "laws": Verb("Plan", "laws", "List the published laws, with citations and conventions."),
+    "accelerators": Verb("Plan", "accelerators", "List the known accelerators, each figure with its source."),
+    "plan": Verb("Plan", "plan", "Size a run for a compute budget and seal its prediction."),
+    "launch": Verb("Check", "launch", "Train exactly the planned run, and its confirmation runs."),
+    "verify": Verb("Check", "verify", "Score the sealed prediction against the outcome."),
+    "report": Verb("Check", "report", "Write one self-contained report.html and its figures."),
+}
+
+
+def load_verb(name: str) -> Any:
+    """The command of verb `name`; this is the moment its module is imported."""
+    module = importlib.import_module(f"scaling.cli.{VERBS[name].module}")
+    verb_app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    verb_app.command(name=name, context_settings={"help_option_names": ["-h", "--help"]})(module.command)
+    return typer.main.get_command(verb_app)
+
+
+class LazyVerbs(TyperGroup):
+    """A command group that knows its verbs by name and loads one only to run it."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return load_verb(cmd_name) if cmd_name in VERBS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in VERBS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise UsageError(unknown_verb(args[0]))
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # caught here because typer would end the program without a word
+            print_line("interrupted: what was finished is kept; the same command resumes.")
+            raise typer.Exit(INTERRUPTED) from None
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The help text from the static table: no verb is imported to describe it."""
+        self.format_usage(ctx, formatter)
+        self.format_help_text(ctx, formatter)
+        for section in dict.fromkeys(verb.section for verb in VERBS.values()):
+            with formatter.section(section):
+                rows = [(f"{name:<12}", verb.help) for name, verb in VERBS.items() if verb.section == section]
+                formatter.write_dl(rows)
+        with formatter.section("Options"):
+            records = (parameter.get_help_record(ctx) for parameter in self.get_params(ctx))
+            formatter.write_dl([record for record in records if record])
+        formatter.write("\nEvery verb takes --help and --json (one JSON object on stdout).\n")
+
+
+def unknown_verb(name: str) -> str:
+    near = difflib.get_close_matches(name, VERBS, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(VERBS)}."
+    return f"there is no verb {name!r}; {hint}"
+
+
+app = typer.Typer(
+    cls=LazyVerbs,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"scaling {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def scaling(
+    ctx: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", callback=print_version, is_eager=True),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (or SCALING_DEBUG=1).")
+    ] = False,
+) -> None:
+    """Find the model your compute budget should train, from small runs of your own.
+
+    Small runs are trained, a loss law is fitted, a larger run is sized with an honest interval,
+    trained by the same code, and the prediction is checked.
+    """
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+def print_line(text: str) -> None:
+    """One line on stderr; a closed stderr is nobody's problem."""
+    with contextlib.suppress(OSError, ValueError):
+        print(" ".join(text.split()), file=sys.stderr, flush=True)
+
+
+def split_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """Take `--debug` out wherever it stands, so that it may also be typed after the verb."""
+    ahead = list(arguments)
+    rest = ahead[ahead.index("--") :] if "--" in ahead else []
+    ahead = ahead[: len(ahead) - len(rest)]
+    debug = "--debug" in ahead or os.environ.get("SCALING_DEBUG", "").lower() in ("1", "true", "yes", "on")
+    return [argument for argument in ahead if argument != "--debug"] + rest, debug
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0 done, 1 refused or failed, 2 wrong usage."""
+    arguments, debug = split_debug(sys.argv[1:] if arguments is None else arguments)
+
+    def fail(status: int, message: str) -> int:
+        if debug:
+            traceback.print_exc()
+        print_line(f"error: {message}")
+        return status
+
+    try:
+        outcome = typer.main.get_command(app).main(arguments, prog_name="scaling", standalone_mode=False)
+        return outcome if isinstance(outcome, int) else 0
+    except ScalingError as error:
+        return fail(error.exit_status, str(error))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except Exception as error:  # the last line of defence: nobody should meet a traceback unasked
+        if hasattr(error, "format_message"):  # typer's own complaints about the command line
+            where = getattr(getattr(error, "ctx", None), "command_path", "scaling")
+            return fail(
+                int(getattr(error, "exit_code", 2)), f"{error.format_message()} (see: {where} --help)"
+            )
+        return fail(1, f"unexpected {type(error).__name__}: {error} (rerun with --debug for the traceback)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
