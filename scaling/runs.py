@@ -1,0 +1,444 @@
+"""The run table: one row per training run (or per checkpoint of one), read strictly.
+
+Required columns: `params` (count), `tokens` (count), `loss` (nats per token). Optional ones are in
+`NUMERIC` and `TEXT`; other columns are kept untouched. Common other names are accepted and
+reported. A bad row is never silently dropped: it is listed with its line number, and the table is
+refused unless the caller asks to leave bad rows out.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scaling.errors import ScalingError
+from scaling.files import sha256_bytes
+from scaling.laws.surface import Floats, floats
+
+REQUIRED = ("params", "tokens", "loss")
+# Numeric columns and whether a value must be positive (True), at least zero (None) or just finite.
+NUMERIC: dict[str, bool | None] = {
+    "params": True, "tokens": True, "loss": True, "flops": True,
+    "params_embedding": None, "params_head": None, "params_non_embedding": True,
+    "budget": True, "unique_tokens": True, "steps": True, "seed": False,
+    "flops_6nd": True, "flops_model_causal": True, "flops_model_full": True, "flops_hardware": True,
+}  # fmt: skip
+TEXT = ("run", "status")
+ALIASES = {
+    "params": "n parameters num_params n_params nparams param_count parameter_count num_parameters"
+    " n_parameters total_params total_parameters model_size model_params model_parameters params_total",
+    "tokens": "d training_tokens train_tokens num_tokens n_tokens ntokens token_count tokens_seen"
+    " total_tokens tokens_total trained_tokens training_tokens_seen dataset_size train_tokens_seen",
+    "loss": "l val_loss eval_loss validation_loss final_loss final_val_loss final_eval_loss"
+    " val_cross_entropy eval_cross_entropy test_loss loss_val validation_cross_entropy",
+    "flops": "c compute flop total_flops training_flops train_flops training_flop total_flop"
+    " training_compute flops_total",
+    "params_non_embedding": "non_embedding_params params_nonembedding n_non_embedding"
+    " num_non_embedding_params non_embedding_parameters params_non_emb",
+    "params_embedding": "embedding_params embedding_parameters n_embedding",
+    "params_head": "head_params lm_head_params",
+    "unique_tokens": "unique_training_tokens n_unique_tokens",
+    "budget": "flop_budget flops_budget isoflop compute_budget target_flops",
+    "run": "run_id run_name name experiment",
+    "status": "state",
+    "steps": "train_steps training_steps num_steps n_steps step",
+    "seed": "random_seed",
+}
+ALIAS_OF = {alias: name for name, text in ALIASES.items() for alias in text.split()}
+DIVERGED = {"diverged", "nan", "inf", "exploded"}
+UNFINISHED = {"failed", "crashed", "running", "pending", "killed", "preempted", "queued", "cancelled"}
+DONE = {"", "done", "finished", "complete", "completed", "ok", "success", "succeeded"}
+SUFFIX = re.compile(r"^\s*([+-]?[\d_.]+(?:[eE][+-]?\d+)?)\s*([kKmMbBgGtT])\s*$")
+SCALE = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+SHOWN = 8  # bad rows spelled out in a message
+
+
+@dataclass(frozen=True)
+class Runs:
+    """A checked run table.
+
+    `table` has the canonical columns params, tokens, loss, flops first; `lines` the line (CSV,
+    JSONL) or row number of each kept row; `bad` the rows left out with the reason; `notes` what
+    was assumed while reading. `flops_convention` is `6nd`, `model_causal`, `model_full`,
+    `hardware` or `given` (a column whose rule is unknown).
+    """
+
+    table: pd.DataFrame
+    source: str
+    sha256: str
+    flops_convention: str
+    notes: tuple[str, ...] = ()
+    bad: tuple[tuple[int, str], ...] = ()
+    lines: tuple[int, ...] = ()
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, source: str = "table", skip_bad: bool = False) -> Runs:
+        """Check a DataFrame; bad rows are named by their position, counted from 1."""
+        names = [str(c) for c in frame.columns]
+        columns = {i: frame.iloc[:, i].tolist() for i in range(len(names))}
+        digest = sha256_bytes(frame.to_csv(index=False).encode())
+        return _checked(names, columns, list(range(1, len(frame) + 1)), [], source, digest, skip_bad, "row")
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def column(self, name: str) -> Floats:
+        """A numeric column as a writable float64 array."""
+        if name not in self.table:
+            raise ScalingError(
+                f"{self.source}: column {name!r} is missing; found {', '.join(self.table.columns)}."
+            )
+        return floats(self.table[name])
+
+    def params(self, count: str = "total") -> Floats:
+        """Parameters per run under the counting convention `count` (see scaling/shape.py)."""
+        if count == "total":
+            return self.column("params")
+        has = set(self.table.columns)
+        if count == "non-embedding":
+            if "params_non_embedding" in has:
+                return self.column("params_non_embedding")
+            if {"params_embedding", "params_head"} <= has:
+                value = self.column("params") - self.column("params_embedding") - self.column("params_head")
+                return self._positive(value, count)
+        elif count == "total-less-input-embedding":
+            if "params_embedding" in has:
+                value, table = self.column("params"), self.column("params_embedding")
+                # A head of zero parameters beside an embedding means that the two are tied: the
+                # table multiplies at the head and counts.
+                tied = self.column("params_head") == 0 if "params_head" in has else np.zeros(len(value), bool)
+                return self._positive(np.where(tied, value, value - table), count)
+            if {"params_non_embedding", "params_head"} <= has:
+                return self.column("params_non_embedding") + self.column("params_head")
+        else:
+            raise ScalingError(
+                f"unknown parameter count {count!r}; known are total, total-less-input-embedding, non-embedding."
+            )
+        raise ScalingError(
+            f"{self.source}: parameters counted as {count!r} need the columns params_embedding and params_head"
+            " (or params_non_embedding); add them or use --count total."
+        )
+
+    def _positive(self, value: Floats, count: str) -> Floats:
+        if (value <= 0).any():
+            line = self.lines[int(np.argmax(value <= 0))]
+            raise ScalingError(
+                f"{self.source}, line {line}: no parameters are left when counted as {count!r}; check the"
+                " columns params, params_embedding and params_head."
+            )
+        return value
+
+    def counts(self) -> tuple[str, ...]:
+        """The counting conventions that this table's columns allow."""
+        allowed = []
+        for count in ("total", "total-less-input-embedding", "non-embedding"):
+            try:
+                self.params(count)
+            except ScalingError:
+                continue
+            allowed.append(count)
+        return tuple(allowed)
+
+    @property
+    def tokens(self) -> Floats:
+        return self.column("tokens")
+
+    @property
+    def loss(self) -> Floats:
+        return self.column("loss")
+
+    @property
+    def flops(self) -> Floats:
+        return self.column("flops")
+
+    @property
+    def groups(self) -> np.ndarray:
+        """A number per row; rows of one run (its checkpoints) share it."""
+        if "run" not in self.table:
+            return np.arange(len(self))
+        # An empty name marks a run of its own.
+        names = [str(v) if v not in (None, "") else f"\0{i}" for i, v in enumerate(self.table["run"])]
+        return np.unique(names, return_inverse=True)[1]
+
+    def select(self, keep: Sequence[bool] | np.ndarray) -> Runs:
+        """The rows where `keep` is true, with the same notes."""
+        keep = np.asarray(keep, bool)
+        table = self.table[keep].reset_index(drop=True)
+        lines = tuple(line for line, k in zip(self.lines, keep, strict=True) if k)
+        digest = sha256_bytes(table.to_csv(index=False).encode())
+        return Runs(table, self.source, digest, self.flops_convention, self.notes, self.bad, lines)
+
+
+
+def read_runs(path: str | Path, skip_bad: bool = False) -> Runs:
+    """Read a CSV, TSV, JSONL or Parquet run table, chosen by the file's ending.
+
+    Raises ScalingError naming file, line and column; with `skip_bad`, bad rows are left out and
+    listed in `.bad` instead.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ScalingError(f"{path}: no such file.") from None
+    except OSError as error:
+        raise ScalingError(f"{path}: cannot be read ({error.strerror or error}).") from None
+    suffix, digest = path.suffix.lower(), sha256_bytes(content)
+    if suffix in (".parquet", ".pq"):
+        names, columns, lines, early = _parse_parquet(path, content)
+        return _checked(names, columns, lines, early, str(path), digest, skip_bad, "row")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ScalingError(f"{path}: not a text file in UTF-8; expected CSV, JSONL or Parquet.") from None
+    parse = _parse_jsonl if suffix in (".jsonl", ".ndjson", ".json") else _parse_csv
+    names, columns, lines, early = parse(path, text)
+    return _checked(names, columns, lines, early, str(path), digest, skip_bad, "line")
+
+
+Parsed = tuple[list[str], dict[int, list[Any]], list[int], list[tuple[int, str]]]
+
+
+def _parse_csv(path: Path, text: str) -> Parsed:
+    if "\0" in text:
+        raise ScalingError(f"{path}: contains NUL bytes; expected a CSV text file.")
+    first = text.lstrip("\r\n").splitlines()[0] if text.strip() else ""
+    delimiter = max(",;\t", key=first.count) if first else ","
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    names: list[str] = []
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    bad: list[tuple[int, str]] = []
+    try:
+        for row in reader:
+            if not any(field.strip() for field in row):
+                continue
+            if not names:
+                names = [field.strip() for field in row]
+            elif len(row) != len(names):
+                bad.append((reader.line_num, f"has {len(row)} fields, the header {len(names)}"))
+            else:
+                rows.append(row)
+                lines.append(reader.line_num)
+    except csv.Error as error:
+        raise ScalingError(f"{path}, line {reader.line_num}: not valid CSV ({error}).") from None
+    if not names:
+        raise ScalingError(f"{path}: the file is empty; a header with params, tokens, loss is expected.")
+    return names, {i: [row[i] for row in rows] for i in range(len(names))}, lines, bad
+
+
+def _parse_jsonl(path: Path, text: str) -> Parsed:
+    records: list[dict[str, Any]] = []
+    lines: list[int] = []
+    bad: list[tuple[int, str]] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (json.JSONDecodeError, RecursionError, ValueError):
+            bad.append((number, "is not valid JSON"))
+            continue
+        if not isinstance(record, dict):
+            bad.append((number, "is not a JSON object"))
+            continue
+        records.append(record)
+        lines.append(number)
+    if not records:
+        raise ScalingError(f"{path}: no JSON object with params, tokens and loss on any line.")
+    names = list(dict.fromkeys(key for record in records for key in record))
+    return names, {i: [r.get(name) for r in records] for i, name in enumerate(names)}, lines, bad
+
+
+def _parse_parquet(path: Path, content: bytes) -> Parsed:
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise ScalingError(f"{path}: reading Parquet needs pyarrow; install it or export CSV.") from None
+    try:
+        table = parquet.read_table(io.BytesIO(content))
+    except Exception as error:  # pyarrow raises many types for a broken file
+        raise ScalingError(f"{path}: not a readable Parquet file ({type(error).__name__}).") from None
+    names = [str(name) for name in table.column_names]
+    columns = {i: table.column(i).to_pylist() for i in range(len(names))}
+    return names, columns, list(range(1, table.num_rows + 1)), []
+
+
+def _canonical(names: list[str], source: str) -> tuple[dict[int, str], list[str]]:
+    """Column index -> canonical name, and notes on the aliases used."""
+    keys = [re.sub(r"[^0-9a-z]+", "_", name.lower()).strip("_") for name in names]
+    known = set(NUMERIC) | set(TEXT)
+    chosen: dict[int, str] = {}
+    for i, key in enumerate(keys):
+        if key in known:
+            if key in chosen.values():
+                raise ScalingError(f"{source}: column {key!r} appears twice; remove or rename one.")
+            chosen[i] = key
+    notes = []
+    for name in (*NUMERIC, *TEXT):
+        if name in chosen.values():
+            continue
+        found = [i for i, key in enumerate(keys) if i not in chosen and ALIAS_OF.get(key) == name]
+        if len(found) > 1:
+            listed = " and ".join(repr(names[i]) for i in found)
+            raise ScalingError(f"{source}: columns {listed} could both be {name!r}; rename one to {name!r}.")
+        if found:
+            chosen[found[0]] = name
+            notes.append(f"column {names[found[0]]!r} read as {name}")
+    for name in REQUIRED:
+        if name not in chosen.values():
+            raise ScalingError(f"{source}: column {name!r} is missing; found {', '.join(names) or 'none'}.")
+    return chosen, notes
+
+
+def _number(value: Any) -> float:
+    """A float; NaN when missing or no number. Accepts 1e9, 1_000 and 70M."""
+    if value is None or isinstance(value, (bool, np.bool_)):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+    except (TypeError, ValueError):
+        match = SUFFIX.match(value) if isinstance(value, str) else None
+        if not match:
+            return math.nan
+        try:
+            return float(match.group(1)) * SCALE[match.group(2).lower()]
+        except ValueError:
+            return math.nan
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip()) or value is pd.NA or value is pd.NaT
+
+
+def _checked(
+    names: list[str],
+    columns: Mapping[int, list[Any]],
+    lines: list[int],
+    early: list[tuple[int, str]],
+    source: str,
+    digest: str,
+    skip_bad: bool,
+    unit: str,
+) -> Runs:
+    chosen, notes = _canonical(names, source)
+    place = {name: i for i, name in chosen.items()}
+    size = len(lines)
+    reason: list[str] = [""] * size
+    for k, text in enumerate(columns[place["status"]] if "status" in place else ()):
+        status = str(text).strip().lower() if not _missing(text) else ""
+        if status in DIVERGED:
+            reason[k] = "the run diverged"
+        elif status in UNFINISHED:
+            reason[k] = f"the run is not complete (status {status!r})"
+    numbers: dict[str, Floats] = {}
+    for name, positive in NUMERIC.items():
+        if name not in place:
+            continue
+        raw = columns[place[name]]
+        value = np.array([_number(v) for v in raw], dtype=np.float64).reshape(size)
+        numbers[name] = value
+        fine = np.isfinite(value)
+        if positive is not False:
+            fine &= value >= 0 if positive is None else value > 0
+        needed = name in (*REQUIRED, "flops")
+        for k in np.flatnonzero(~fine):
+            if reason[k] or (not needed and _missing(raw[k])):
+                continue
+            if name == "seed":  # a label, not a quantity
+                continue
+            reason[k] = _complaint(name, raw[k], value[k])
+    _mark_duplicates(reason, numbers, columns[place["run"]] if "run" in place else None, lines, unit)
+    bad = sorted([*early, *((lines[k], r) for k, r in enumerate(reason) if r)])
+    if bad and not skip_bad:
+        listed = "; ".join(f"{unit} {line} {text}" for line, text in bad[:SHOWN])
+        more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+        raise ScalingError(
+            f"{source}: {len(bad)} bad row{'s' * (len(bad) > 1)}: {listed}{more};"
+            " mend the table, or leave them out with --skip-bad."
+        )
+    keep = np.array([not r for r in reason], bool).reshape(size)
+    if not keep.any():
+        raise ScalingError(f"{source}: no usable rows (of {len(bad)} all are bad; the first: {bad[0][1]})."
+                           if bad else f"{source}: the table has a header but no rows.")
+    table, convention = _assemble(names, columns, chosen, numbers, keep, notes)
+    if bad:
+        notes.append(f"{len(bad)} bad row{'s' * (len(bad) > 1)} left out of {len(bad) + len(table)}")
+    kept = tuple(line for line, k in zip(lines, keep, strict=True) if k)
+    return Runs(table, source, digest, convention, tuple(notes), tuple(bad), kept)
+
+
+def _complaint(name: str, raw: Any, value: float) -> str:
+    if _missing(raw):
+        return f"{name} is missing"
+    shown = repr(raw) if isinstance(raw, str) else f"{raw}"
+    if len(shown) > 40:
+        shown = shown[:37] + "..."
+    if math.isfinite(value):
+        return f"{name} must be positive, not {shown}"
+    is_word = isinstance(raw, str) and raw.strip().lower().lstrip("+-") not in ("nan", "inf", "infinity")
+    return f"{name} is no number: {shown}" if is_word and math.isnan(value) else f"{name} is not finite: {shown}"
+
+
+def _mark_duplicates(
+    reason: list[str], numbers: Mapping[str, Floats], run: list[Any] | None, lines: list[int], unit: str
+) -> None:
+    """Rows equal in params, tokens, loss, compute, seed and run say nothing new and count twice."""
+    used = [numbers[n] for n in (*REQUIRED, "flops", "seed") if n in numbers]
+    seen: dict[tuple[Any, ...], int] = {}
+    for k, values in enumerate(zip(*(column.tolist() for column in used), strict=True)):
+        if reason[k]:
+            continue
+        key = (*("" if v != v else v for v in values), str(run[k]) if run is not None else "")
+        first = seen.setdefault(key, k)
+        if first != k:
+            reason[k] = f"repeats {unit} {lines[first]}"
+
+
+def _assemble(
+    names: list[str],
+    columns: Mapping[int, list[Any]],
+    chosen: Mapping[int, str],
+    numbers: dict[str, Floats],
+    keep: np.ndarray,
+    notes: list[str],
+) -> tuple[pd.DataFrame, str]:
+    six = 6.0 * numbers["params"] * numbers["tokens"]
+    if "flops" not in numbers:
+        convention = "6nd"
+        numbers["flops"] = six
+        notes.append("no column 'flops': compute is 6 x params x tokens")
+    else:
+        flops = numbers["flops"]
+        convention = "given"
+        others = {"6nd": six} | {n[6:]: v for n, v in numbers.items() if n.startswith("flops_")}
+        for name, other in others.items():
+            if name != "6nd" or "flops_6nd" not in numbers:
+                if np.allclose(flops[keep], other[keep], rtol=1e-3, atol=0):
+                    convention = name
+                    break
+        if convention == "given":
+            ratio = float(np.median(flops[keep] / six[keep]))
+            notes.append(f"column 'flops' taken as given; its median is {ratio:.3g} x 6ND")
+    data: dict[str, Any] = {n: numbers[n][keep] for n in (*REQUIRED, "flops")}
+    for i, name in enumerate(names):
+        target = chosen.get(i, name)
+        if target in data:
+            continue
+        if target in numbers:
+            data[target] = numbers[target][keep]
+        else:
+            data[target] = [v for v, k in zip(columns[i], keep, strict=True) if k]
+    return pd.DataFrame(data), convention
