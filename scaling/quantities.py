@@ -48,8 +48,10 @@ BYTES_OF_UNIT = {
 MISSING = "-"
 
 _NUMBER = r"[+-]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:[eE][+-]?\d+)?"
-_QUANTITY = re.compile(rf"\s*({_NUMBER})\s*([^\s\d].*?)?\s*")
-_DURATION_PART = re.compile(r"\s*((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([a-z]+)\s*,?", re.IGNORECASE)
+_QUANTITY = re.compile(rf"\s*({_NUMBER})\s*([^\s\d].*?)?\s*", re.ASCII)
+_DURATION_PART = re.compile(
+    r"\s*((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([a-z]+)\s*,?", re.ASCII | re.IGNORECASE
+)
 
 
 def _bad(what: str, text: object, expected: str) -> UsageError:

@@ -1,0 +1,160 @@
+"""The command's frame: one sentence for an error, the right exit status, help without imports."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import sys
+import types
+from typing import Annotated
+
+import pytest
+import typer
+
+import scaling
+from scaling.cli import main as frame
+from scaling.cli import output
+from scaling.errors import Refusal, ScalingError, UsageError
+
+
+@pytest.fixture
+def verb(monkeypatch):
+    """A stand-in verb `plan`, whose body is the given function."""
+
+    def install(body):
+        def command(
+            flops: Annotated[float, typer.Option()] = 1.0,
+            json: Annotated[bool, typer.Option("--json")] = False,
+        ):
+            """A stand-in."""
+            return body(flops, json)
+
+        module = types.ModuleType("scaling.cli.plan")
+        module.command = command
+        monkeypatch.setitem(sys.modules, "scaling.cli.plan", module)
+
+    monkeypatch.delenv("SCALING_DEBUG", raising=False)
+    return install
+
+
+def raising(error):
+    def body(*_):
+        raise error
+
+    return body
+
+
+def test_version_and_help(capsys):
+    assert frame.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"scaling {scaling.__version__}\n"
+    for arguments in (["--help"], ["-h"], []):
+        assert frame.main(arguments) == 0
+        shown = capsys.readouterr().out
+        assert all(name in shown for name in frame.VERBS)
+
+
+def test_help_fits_a_terminal(capsys):
+    frame.main(["--help"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ScalingError("no."), 1), (Refusal("no."), 1), (UsageError("no."), 2)]
+)
+def test_an_expected_error_is_one_line(verb, capsys, error, status):
+    verb(raising(error))
+    assert frame.main(["plan"]) == status
+    seen = capsys.readouterr()
+    assert seen.out == ""
+    assert seen.err == "error: no.\n"
+
+
+def test_a_message_of_several_lines_becomes_one(verb, capsys):
+    verb(raising(ScalingError("first\n  second [bold]third[/bold]")))
+    assert frame.main(["plan"]) == 1
+    assert capsys.readouterr().err == "error: first second [bold]third[/bold]\n"
+
+
+def test_an_unexpected_error_hides_its_traceback_until_asked(verb, capsys, monkeypatch):
+    verb(raising(ZeroDivisionError("oops")))
+    assert frame.main(["plan"]) == 1
+    seen = capsys.readouterr().err
+    assert "oops" in seen
+    assert "--debug" in seen
+    assert "Traceback" not in seen
+    for arguments in (["--debug", "plan"], ["plan", "--debug"]):
+        assert frame.main(arguments) == 1
+        assert "Traceback" in capsys.readouterr().err
+    monkeypatch.setenv("SCALING_DEBUG", "1")
+    assert frame.main(["plan"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_interrupt_says_that_the_same_command_resumes(verb, capsys):
+    verb(raising(KeyboardInterrupt()))
+    assert frame.main(["plan"]) == 130
+    assert "same command resumes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--nope"], ["plan", "--nope"], ["plan", "--flops", "x"], ["plan", "extra"]]
+)
+def test_wrong_usage_is_status_2_and_names_the_help(verb, capsys, arguments):
+    verb(lambda *_: None)
+    assert frame.main(arguments) == 2
+    seen = capsys.readouterr()
+    assert seen.out == ""
+    assert seen.err.startswith("error: ")
+    assert "--help" in seen.err
+    assert seen.err.count("\n") == 1
+
+
+def test_an_unknown_verb_gets_near_names(capsys):
+    assert frame.main(["paln", "--flops", "1e22"]) == 2
+    assert "plan" in capsys.readouterr().err
+    assert frame.main(["zzz"]) == 2
+    assert "known are" in capsys.readouterr().err
+
+
+def test_a_verb_may_choose_its_exit_status(verb):
+    verb(raising(typer.Exit(1)))
+    assert frame.main(["plan"]) == 1
+    verb(raising(SystemExit(3)))
+    assert frame.main(["plan"]) == 3
+
+
+def test_json_is_one_object_on_stdout_and_notes_go_to_stderr(verb, capsys):
+    def body(flops, as_json):
+        output.say("working on [/it]")
+        output.emit({"flops": flops, "nothing": float("nan")}, as_json, lambda: print("for people"))
+
+    verb(body)
+    assert frame.main(["plan", "--json", "--flops", "2"]) == 0
+    seen = capsys.readouterr()
+    assert json.loads(seen.out) == {"flops": 2.0, "nothing": None}
+    assert seen.err == "working on [/it]\n"
+    assert frame.main(["plan"]) == 0
+    assert capsys.readouterr().out == "for people\n"
+
+
+def test_a_table_keeps_every_cell_where_there_is_no_terminal(capsys):
+    output.table(["law", "params"], [["PaLM 2 [table 1]", "10.7B"], ["x" * 60, None]], title="Panel")
+    shown = capsys.readouterr().out
+    assert "PaLM 2 [table 1]" in shown
+    assert "x" * 60 in shown
+
+
+@pytest.mark.parametrize("name", frame.VERBS)
+def test_every_verb_has_help_and_json(name, capsys):
+    module = importlib.import_module(f"scaling.cli.{frame.VERBS[name].module}")
+    assert inspect.getdoc(module.command), f"{name} has no docstring"
+    assert frame.main([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--json" in shown
+    assert f"scaling {name}" in shown
+
+
+@pytest.mark.parametrize("name", [name for name in scaling.__all__ if name != "__version__"])
+def test_every_public_name_resolves(name):
+    assert getattr(scaling, name) is getattr(importlib.import_module(scaling._HOME[name]), name)
