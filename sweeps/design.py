@@ -1,0 +1,317 @@
+"""Which small runs to buy: the IsoFLOP design.
+
+Every budget trains several sizes of one shape family at (nearly) the same compute, so that the
+loss against size has a minimum in between: Approach 2 of Hoffmann et al. 2022 (arXiv:2203.15556,
+section 3.2) and the method of PaLM 2 (arXiv:2305.10403, section 2.1). All budgets draw their
+sizes from one ladder, because a compiled program belongs to a shape and then serves every budget.
+
+Tokens follow from the exact accounting, tokens = budget / shape.flops_per_token(seq,
+"model_causal"), rounded to whole steps. No cell may see a training token twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scaling.errors import ScalingError, UsageError
+from scaling.files import from_mapping
+from scaling.shape import Shape, ShapeFamily
+
+FLOPS_CONVENTION = "model_causal"
+
+# Below FEW_STEPS a run is mostly warm-up and its loss sits above the surface (flagged, see
+# sweeps.guards); below MIN_STEPS it says nothing and is not bought at all.
+FEW_STEPS = 1000
+MIN_STEPS = 100
+
+
+@dataclass(frozen=True)
+class OptimumRule:
+    """Where a budget's best size is expected: params x (budget / flops) ** exponent.
+
+    A guess that only places the grid. Growth of parameters and tokens in equal proportion
+    (exponent .5) is what Hoffmann et al. and PaLM 2 measured; `flops` and `params` (all
+    parameters) are one known optimum of the family on its data.
+    """
+
+    flops: float = 1e12
+    params: float = 75e3
+    exponent: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (self.flops > 0 and self.params > 0):
+            raise ValueError("an optimum rule needs positive 'flops' and 'params'.")
+
+    def params_at(self, budget: float) -> float:
+        return self.params * (budget / self.flops) ** self.exponent
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run of a sweep: `budget` in FLOPs (model_causal), `tokens` = steps x batch x seq."""
+
+    id: str
+    budget: float
+    shape: Shape
+    tokens: int
+    steps: int
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, mapping: Mapping[str, Any], where: str = "cell") -> Cell:
+        values = dict(mapping)
+        values["shape"] = from_mapping(Shape, values.get("shape", {}), f"{where}, shape")
+        return from_mapping(cls, values, where)
+
+    def flops(self, seq: int) -> float:
+        """FLOPs this cell really spends; within half a step of its budget."""
+        return self.tokens * self.shape.flops_per_token(seq, FLOPS_CONVENTION)
+
+
+@dataclass(frozen=True)
+class Design:
+    """The cells of a sweep and the choices they follow from.
+
+    `widths` is the ladder that all budgets share, `unique_tokens` the number of training tokens
+    present (None: not limited), `notes` what the design had to leave out and why.
+    """
+
+    family: ShapeFamily
+    seq: int
+    batch: int
+    budgets: tuple[float, ...]
+    widths: tuple[int, ...]
+    rule: OptimumRule
+    cells: tuple[Cell, ...]
+    unique_tokens: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def flops(self) -> float:
+        """FLOPs (model_causal) of the whole design."""
+        return sum(cell.flops(self.seq) for cell in self.cells)
+
+    def band(self, budget: float) -> tuple[Cell, ...]:
+        """The cells of one budget, smallest model first."""
+        cells = (cell for cell in self.cells if cell.budget == budget)
+        return tuple(sorted(cells, key=lambda cell: (cell.shape.params(), cell.seed)))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    @classmethod
+    def from_dict(cls, mapping: Mapping[str, Any], where: str = "design") -> Design:
+        values = dict(mapping)
+        values["family"] = from_mapping(ShapeFamily, values.get("family", {}), f"{where}, family")
+        values["rule"] = from_mapping(OptimumRule, values.get("rule", {}), f"{where}, rule")
+        values["cells"] = tuple(
+            Cell.from_dict(cell, f"{where}, cell {i}") for i, cell in enumerate(values.get("cells", ()))
+        )
+        for name in ("budgets", "widths", "notes"):
+            values[name] = tuple(values.get(name, ()))
+        return from_mapping(cls, values, where)
+
+
+def isoflop_design(
+    family: ShapeFamily,
+    budgets: Sequence[float],
+    *,
+    seq: int,
+    batch: int,
+    sizes: int = 6,
+    seeds: int | Sequence[int] = 1,
+    first_seed: int = 0,
+    rule: OptimumRule | None = None,
+    widths: Sequence[int] | None = None,
+    ratio: float = 1.8,
+    unique_tokens: int | None = None,
+    min_steps: int = MIN_STEPS,
+) -> Design:
+    """Budgets x sizes, each budget's grid centred on the optimum that `rule` expects.
+
+    `sizes` neighbours of the ladder are bought per budget, at least one on either side of the
+    expected optimum. `seeds` is the number of seeds per cell, one number or one per budget (small
+    budgets are cheap and noisy: more seeds there). `widths` fixes the ladder; otherwise its
+    members grow by about `ratio` in parameters. Raises when a budget cannot be bracketed.
+    """
+    rule = rule or OptimumRule()
+    budgets = _checked_budgets(budgets)
+    if sizes < 3:
+        raise UsageError(f"--sizes {sizes}: at least 3 sizes per budget are needed to bracket a minimum.")
+    counts = _seed_counts(seeds, budgets)
+    chosen = _ladder(family, budgets, rule, sizes, ratio) if widths is None else _checked_widths(widths)
+    try:
+        ladder = sorted((family.shape(width) for width in chosen), key=lambda shape: shape.params())
+    except ValueError as error:
+        raise UsageError(f"--widths: {error}") from None
+
+    cells: list[Cell] = []
+    notes: list[str] = []
+    for budget, count in zip(budgets, counts, strict=True):
+        shapes, said = _window(ladder, budget, rule, sizes, seq, batch, unique_tokens, min_steps)
+        notes.extend(said)
+        cells.extend(
+            make_cell(shape, budget, seq, batch, first_seed + i) for shape in shapes for i in range(count)
+        )
+    if len({cell.id for cell in cells}) < len(cells):
+        raise UsageError("--budgets: two budgets agree in their first three digits; drop one of them.")
+    used = tuple(sorted({cell.shape.width for cell in cells}))
+    return Design(family, seq, batch, budgets, used, rule, tuple(cells), unique_tokens, tuple(notes))
+
+
+def make_cell(shape: Shape, budget: float, seq: int, batch: int, seed: int) -> Cell:
+    """The run of `shape` whose cost is nearest to `budget` in whole steps."""
+    steps = steps_for(shape, budget, seq, batch)
+    name = f"c{budget:.3g}".replace("e+", "e")
+    return Cell(f"{name}-d{shape.width}-s{seed}", float(budget), shape, steps * seq * batch, steps, seed)
+
+
+def steps_for(shape: Shape, budget: float, seq: int, batch: int) -> int:
+    return max(1, round(budget / (shape.flops_per_token(seq, FLOPS_CONVENTION) * seq * batch)))
+
+
+def extend(design: Design, losses: Mapping[str, float]) -> Design:
+    """The design with one more size at the open side of every budget whose best size is at an edge.
+
+    `losses` maps cell ids to measured losses; seeds of a size are averaged. A budget that cannot
+    be opened further (no data left, too few steps) gets a note instead. Returns `design` itself
+    when every measured budget has its best size inside.
+    """
+    cells, notes, widths = list(design.cells), list(design.notes), set(design.widths)
+    for budget in design.budgets:
+        band = design.band(budget)
+        by_width: dict[int, list[float]] = {}
+        for cell in band:
+            if cell.id in losses and math.isfinite(losses[cell.id]):
+                by_width.setdefault(cell.shape.width, []).append(losses[cell.id])
+        means = {width: sum(values) / len(values) for width, values in by_width.items()}
+        if len(means) < 3:
+            continue
+        best, ordered = min(means, key=lambda width: means[width]), sorted(means)
+        if best not in (ordered[0], ordered[-1]):
+            continue
+        upward = best == ordered[-1]
+        shape = _next_size(design, ordered, upward)
+        steps = steps_for(shape, budget, design.seq, design.batch) if shape else 0
+        tokens = steps * design.seq * design.batch
+        repeats = design.unique_tokens is not None and tokens > design.unique_tokens
+        side = "largest" if upward else "smallest"
+        if shape is None or steps < MIN_STEPS or repeats:
+            note = f"budget {budget:.3g}: the {side} size is the best and no further size can be trained."
+            notes += [note] if note not in notes else []
+            continue
+        seeds = sorted({cell.seed for cell in band})
+        cells.extend(make_cell(shape, budget, design.seq, design.batch, seed) for seed in seeds)
+        widths.add(shape.width)
+        notes.append(
+            f"budget {budget:.3g}: the {side} size was the best; width {shape.width} added beyond it."
+        )
+    if len(cells) == len(design.cells) and tuple(notes) == design.notes:
+        return design
+    return dataclasses.replace(design, cells=tuple(cells), widths=tuple(sorted(widths)), notes=tuple(notes))
+
+
+def _next_size(design: Design, ordered: list[int], upward: bool) -> Shape | None:
+    """The next member beyond the band: of the ladder where it has one, else at the ladder's pace."""
+    edge, inner = (ordered[-1], ordered[-2]) if upward else (ordered[0], ordered[1])
+    beyond = [w for w in design.widths if (w > edge if upward else w < edge)]
+    if beyond:
+        return design.family.shape(min(beyond) if upward else max(beyond))
+    step = design.family.width_multiple
+    width = round(edge * edge / inner / step) * step
+    width = max(width, edge + step) if upward else min(width, edge - step)
+    return design.family.shape(width) if width >= step else None
+
+
+def _window(
+    ladder: Sequence[Shape],
+    budget: float,
+    rule: OptimumRule,
+    sizes: int,
+    seq: int,
+    batch: int,
+    unique_tokens: int | None,
+    min_steps: int,
+) -> tuple[Sequence[Shape], list[str]]:
+    """The `sizes` neighbours of the ladder that best centre the expected optimum, and what was left out."""
+    expected = rule.params_at(budget)
+    usable, notes = [], []
+    for shape in ladder:
+        steps = steps_for(shape, budget, seq, batch)
+        if steps >= min_steps and (unique_tokens is None or steps * seq * batch <= unique_tokens):
+            usable.append(shape)
+    below = sum(shape.params() < expected for shape in usable)
+    if below == 0 or below == len(usable) or len(usable) < 3:
+        side = "smaller" if below == 0 else "larger"
+        raise ScalingError(
+            f"budget {budget:.3g}: the expected best size ({expected:.3g} parameters) is not bracketed, "
+            f"no {side} size can be trained without repeating data or falling under {min_steps} steps "
+            f"({unique_tokens if unique_tokens is not None else 'unlimited'} training tokens; ladder of "
+            f"widths {', '.join(str(s.width) for s in ladder)}); use other budgets, widths or more data."
+        )
+    count = min(sizes, len(usable))
+    starts = [i for i in range(len(usable) - count + 1) if i < below < i + count]
+    centred = [usable[i : i + count] for i in starts]
+    best = min(centred, key=lambda window: abs(_mean_log_params(window) - math.log(expected)))
+    if count < sizes:
+        notes.append(f"budget {budget:.3g}: {count} of {sizes} sizes fit the data and the ladder.")
+    return best, notes
+
+
+def _mean_log_params(shapes: Sequence[Shape]) -> float:
+    return sum(math.log(shape.params()) for shape in shapes) / len(shapes)
+
+
+def _ladder(
+    family: ShapeFamily, budgets: Sequence[float], rule: OptimumRule, sizes: int, ratio: float
+) -> tuple[int, ...]:
+    """Widths whose parameters grow by about `ratio`, enough for every budget's window."""
+    if not ratio > 1:
+        raise UsageError(f"--ratio {ratio:g}: neighbouring sizes must differ, give a ratio above 1.")
+    middle = rule.params_at(math.sqrt(budgets[0] * budgets[-1]))
+    half = sizes / 2 + 0.5
+    down = math.ceil(math.log(middle / rule.params_at(budgets[0])) / math.log(ratio) + half)
+    up = math.ceil(math.log(rule.params_at(budgets[-1]) / middle) / math.log(ratio) + half)
+    return tuple(sorted({family.nearest(middle * ratio**k).width for k in range(-down, up + 1)}))
+
+
+def _checked_budgets(budgets: Iterable[float]) -> tuple[float, ...]:
+    values = tuple(sorted(float(budget) for budget in budgets))
+    if not values:
+        raise UsageError("--budgets is empty: give at least one number of FLOPs, such as 1e11,3e11,1e12.")
+    bad = [value for value in values if not (math.isfinite(value) and value > 0)]
+    if bad:
+        raise UsageError(f"--budgets: {bad[0]:g} is not a positive number of FLOPs.")
+    if len(set(values)) < len(values):
+        raise UsageError("--budgets: the same budget is given twice.")
+    return values
+
+
+def _checked_widths(widths: Sequence[int]) -> tuple[int, ...]:
+    if not widths:
+        raise UsageError("--widths is empty: give the widths of the ladder, such as 16,24,32,48,64.")
+    return tuple(sorted(set(widths)))
+
+
+def _seed_counts(seeds: int | Sequence[int], budgets: Sequence[float]) -> tuple[int, ...]:
+    counts = (seeds,) * len(budgets) if isinstance(seeds, int) else tuple(seeds)
+    if len(counts) == 1:
+        counts = counts * len(budgets)
+    if len(counts) != len(budgets) or any(count < 1 for count in counts):
+        raise UsageError(
+            f"--seeds: give one positive number of seeds, or one per budget ({len(budgets)} of them)."
+        )
+    return counts
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value

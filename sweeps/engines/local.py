@@ -1,0 +1,296 @@
+"""The local engine: worker processes, one per core or accelerator, that serve run folders.
+
+A run is finished when its folder holds result.json, and by nothing else. A run that fails, or
+whose worker dies, is tried once more and then reported by name. Runs of one shape go to the worker
+that has their programs compiled, the longest first; a worker without such work takes the longest of
+what is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from scaling.errors import ScalingError
+from scaling.files import write_json
+from sweeps.engines.progress import Quiet
+from sweeps.engines.slots import Slot, available_slots, worker_environment
+from sweeps.worker import DEFAULT_RUNNER
+
+ATTEMPTS = 2
+BUSY_RETRY_S = 1.0
+# A run this much longer than the worker's own next one goes first, compiled or not: started late,
+# it would leave the other cores idle at the end.
+LONG = 2.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run to do: `group` names what shares compiled programs, `seconds` is its expected time."""
+
+    name: str
+    folder: Path
+    group: str = ""
+    seconds: float = 1.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: state done, diverged or failed; `error` and `log` for the failed."""
+
+    name: str
+    state: str
+    loss: float | None = None
+    time_s: float | None = None
+    attempts: int = 1
+    error: str | None = None
+    log: Path | None = None
+
+
+@dataclass(eq=False)
+class Worker:
+    """A running worker process and what it is at."""
+
+    slot: Slot
+    process: subprocess.Popen[str]
+    errors: IO[bytes]
+    task: Task | None = None
+    groups: set[str] = field(default_factory=set)
+    ready: bool = False
+    listener: threading.Thread | None = None
+
+    def send(self, task: Task) -> None:
+        assert self.process.stdin is not None
+        self.task = task
+        self.groups.add(task.group)
+        with contextlib.suppress(BrokenPipeError):  # it has died; the reader will say so
+            self.process.stdin.write(json.dumps({"cell": str(task.folder)}) + "\n")
+            self.process.stdin.flush()
+
+    def close(self) -> None:
+        """Let go of the files of a process that has ended."""
+        if self.listener is not None:
+            self.listener.join(timeout=1)
+        for stream in (self.process.stdin, self.process.stdout, self.errors):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    slots: Sequence[Slot] | None = None,
+    runner: str = DEFAULT_RUNNER,
+    progress: Quiet | None = None,
+) -> dict[str, Outcome]:
+    """Run every task to its end and say how each ended, by name. Interrupting it ends the workers."""
+    if not tasks:
+        return {}
+    slots = tuple(slots or available_slots())[: len(tasks)]
+    engine = _Engine(list(tasks), slots, runner, progress or Quiet())
+    try:
+        return engine.run()
+    finally:
+        engine.close()
+
+
+def failures(outcomes: dict[str, Outcome]) -> str | None:
+    """One sentence that names the failed runs and their logs; None when there are none."""
+    failed = [outcome for outcome in outcomes.values() if outcome.state == "failed"]
+    if not failed:
+        return None
+    named = "; ".join(f"{o.name} ({o.error}; log: {o.log})" for o in failed[:3])
+    more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
+    return (
+        f"{len(failed)} of {len(outcomes)} runs failed after {ATTEMPTS} attempts: {named}{more}. "
+        "The same command tries them again."
+    )
+
+
+class _Engine:
+    def __init__(self, tasks: list[Task], slots: Sequence[Slot], runner: str, progress: Quiet) -> None:
+        self.waiting = sorted(tasks, key=lambda task: (-task.seconds, task.name))
+        self.slots, self.runner, self.progress = slots, runner, progress
+        self.count = len(tasks)
+        self.attempts: dict[str, int] = {}
+        self.not_before: dict[str, float] = {}
+        self.outcomes: dict[str, Outcome] = {}
+        self.events: queue.Queue[tuple[Worker, dict[str, Any] | None]] = queue.Queue()
+        self.workers: list[Worker] = []
+        self.stillborn = 0
+
+    def run(self) -> dict[str, Outcome]:
+        self.progress.begin(self.waiting, len(self.slots))
+        for slot in self.slots:
+            self._hire(slot)
+        while len(self.outcomes) < self.count:
+            self._dispatch()
+            with contextlib.suppress(queue.Empty):
+                self._handle(*self.events.get(timeout=0.5))
+        return self.outcomes
+
+    def close(self) -> None:
+        for worker in self.workers:
+            with contextlib.suppress(OSError):
+                assert worker.process.stdin is not None
+                worker.process.stdin.close()
+            if worker.task is not None:  # interrupted: its checkpoint is on disk, nothing else is owed
+                worker.process.terminate()
+        for worker in self.workers:
+            try:
+                worker.process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+            worker.close()
+        self.progress.end()
+
+    def _hire(self, slot: Slot) -> None:
+        # -P: a folder named `trainer` where the user happens to stand must not shadow the real one.
+        command = [sys.executable, "-P", "-m", "sweeps.worker"]
+        command += ["--parent", str(os.getpid()), "--runner", self.runner]
+        if slot.core is not None:
+            command += ["--core", str(slot.core)]
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=worker_environment(slot),
+            text=True,
+            encoding="utf-8",
+            bufsize=1,
+            start_new_session=True,  # Ctrl-C reaches this process only, which then ends the workers
+        )
+        worker = Worker(slot, process, errors)
+        self.workers.append(worker)
+        worker.listener = threading.Thread(target=self._listen, args=(worker,), daemon=True)
+        worker.listener.start()
+
+    def _listen(self, worker: Worker) -> None:
+        assert worker.process.stdout is not None
+        for line in worker.process.stdout:
+            with contextlib.suppress(json.JSONDecodeError):
+                self.events.put((worker, json.loads(line)))
+        self.events.put((worker, None))
+
+    def _dispatch(self) -> None:
+        now = time.monotonic()
+        for worker in self.workers:
+            if worker.ready and worker.task is None:
+                open_tasks = [t for t in self.waiting if self.not_before.get(t.name, 0.0) <= now]
+                others = set().union(*(w.groups for w in self.workers if w is not worker))
+                task = choose(open_tasks, worker.groups, others)
+                if task is not None:
+                    self.waiting.remove(task)
+                    worker.send(task)
+
+    def _handle(self, worker: Worker, event: dict[str, Any] | None) -> None:
+        task, kind = worker.task, event["event"] if event else "died"
+        if kind == "ready":
+            worker.ready = True
+        elif kind == "died":
+            self._bury(worker)
+        elif task is None:
+            return
+        elif kind == "busy":
+            if task.name not in self.not_before:
+                self.progress.note(f"{task.name}: another process is at it; waiting for its result.")
+            self.not_before[task.name] = time.monotonic() + BUSY_RETRY_S
+            worker.task = None
+            self.waiting.append(task)
+        elif kind == "start":
+            self.attempts[task.name] = self.attempts.get(task.name, 0) + 1
+            self._note_status(task, worker, "running")
+            self.progress.started(task.name, worker.slot.name)
+        elif kind == "report":
+            self.progress.reported(task.name, worker.slot.name, event or {})
+        elif kind == "done":
+            self._finish(worker, task, event or {})
+        elif kind == "failed":
+            self._retry_or_fail(worker, task, (event or {}).get("error", "unknown error"))
+
+    def _finish(self, worker: Worker, task: Task, event: dict[str, Any]) -> None:
+        worker.task = None
+        state = event.get("status") or "done"
+        outcome = Outcome(task.name, state, event.get("loss"), event.get("time_s"), self.attempts[task.name])
+        self.outcomes[task.name] = outcome
+        self._note_status(task, worker, state)
+        self.progress.finished(task.name, worker.slot.name, state, outcome.loss, outcome.time_s)
+
+    def _retry_or_fail(self, worker: Worker, task: Task, error: str) -> None:
+        worker.task = None
+        attempts = self.attempts.get(task.name, 0)
+        if attempts < ATTEMPTS:
+            self.progress.note(f"{task.name}: {error}; trying once more.")
+            self.waiting.append(task)
+            return
+        log = task.folder / "log.txt"
+        self.outcomes[task.name] = Outcome(task.name, "failed", None, None, attempts, error, log)
+        self._note_status(task, worker, "failed", error)
+        self.progress.finished(task.name, worker.slot.name, "failed", None, None)
+
+    def _bury(self, worker: Worker) -> None:
+        """A worker has ended on its own: give its run back and hire another."""
+        code = worker.process.wait()
+        self.workers.remove(worker)
+        worker.errors.seek(0)
+        said = worker.errors.read().decode(errors="replace").strip().splitlines()
+        worker.close()
+        if not worker.ready:
+            self.stillborn += 1
+            if self.stillborn > len(self.slots):
+                reason = said[-1] if said else describe(code)
+                raise ScalingError(f"the worker processes do not start: {reason}.")
+        if worker.task is not None:
+            if self.attempts.get(worker.task.name, 0) == 0:
+                self.attempts[worker.task.name] = 1  # it died between the order and its confirmation
+            self._retry_or_fail(worker, worker.task, f"its worker process {describe(code)}")
+        if self.waiting:
+            self._hire(worker.slot)
+
+    def _note_status(self, task: Task, worker: Worker, state: str, error: str | None = None) -> None:
+        write_json(
+            task.folder / "status.json",
+            {
+                "state": state,
+                "attempts": self.attempts.get(task.name, 0),
+                "worker": worker.slot.name,
+                "pid": worker.process.pid,
+                "error": error,
+                "changed": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            },
+        )
+
+
+def choose(tasks: Sequence[Task], own: set[str], others: set[str]) -> Task | None:
+    """The next task of a worker that has programs for `own` groups while other workers have `others`."""
+    if not tasks:
+        return None
+    longest = max(tasks, key=lambda task: task.seconds)
+    preferred = [task for task in tasks if task.group in own or task.group not in others]
+    if not preferred:
+        return longest
+    best = max(preferred, key=lambda task: task.seconds)
+    return longest if longest.seconds > LONG * best.seconds else best
+
+
+def describe(code: int) -> str:
+    """How a process ended, in words."""
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"was ended by {signal.Signals(-code).name}"
+    return f"ended with exit status {code}"

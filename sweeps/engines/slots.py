@@ -1,0 +1,107 @@
+"""Where runs can be placed on this machine: one slot per core, or one per accelerator."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scaling.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one worker: the core it is pinned to (None: not pinned) and its environment."""
+
+    name: str
+    core: int | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+def available_slots(workers: int | None = None) -> tuple[Slot, ...]:
+    """One slot per accelerator where JAX can use one, else one per usable core; at most `workers`."""
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers {workers}: at least one worker is needed.")
+    gpus = _gpus()
+    if gpus:
+        slots = tuple(Slot(f"gpu{i}", env={"CUDA_VISIBLE_DEVICES": gpu}) for i, gpu in enumerate(gpus))
+    else:
+        env = {"JAX_PLATFORMS": "cpu"}
+        slots = tuple(Slot(f"core{core}", core, env) for core in usable_cores())
+    return slots if workers is None else slots[:workers]
+
+
+def usable_cores() -> tuple[int, ...]:
+    """Cores this process may run on, no more than its control group's share of processor time."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+    else:
+        cores = list(range(os.cpu_count() or 1))
+    return tuple(cores[: max(1, min(len(cores), _quota() or len(cores)))])
+
+
+def _quota() -> int | None:
+    """Whole cores granted by the control group (a container's limit), None when unlimited."""
+    try:
+        share, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()[:2]
+        return None if share == "max" else max(1, round(int(share) / int(period)))
+    except (OSError, ValueError):
+        return None
+
+
+def _gpus() -> list[str]:
+    """Names of the NVIDIA devices that JAX can use here, as CUDA_VISIBLE_DEVICES takes them."""
+    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
+        return []
+    if not any(importlib.util.find_spec(f"jax_cuda{major}_plugin") for major in (12, 13)):
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip()]
+    devices = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia*"))
+    return sorted((name for name in devices if name.isdigit()), key=int)
+
+
+def worker_environment(slot: Slot) -> dict[str, str]:
+    """Environment of a worker: compiled programs are kept on disk, helper libraries stay single-threaded.
+
+    What the user has set stays. A pinned worker needs no XLA flag: XLA sees one core and uses one thread.
+    """
+    env = dict(os.environ)
+    defaults = {
+        "JAX_COMPILATION_CACHE_DIR": str(compile_cache()),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if slot.core is not None:
+        defaults |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    for name, value in {**defaults, **slot.env}.items():
+        if name in slot.env:
+            env[name] = value
+        else:
+            env.setdefault(name, value)
+    return env
+
+
+def compile_cache() -> Path:
+    """Folder of compiled programs, one per kind of processor: XLA's code for a CPU fits that CPU only."""
+    base = os.environ.get("SCALING_CACHE")
+    if not base:
+        base = str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scaling")
+    folder = Path(base) / "xla" / hashlib.sha256(_processor().encode()).hexdigest()[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        kept = [line for line in lines if line.split(":")[0].strip() in ("model name", "flags", "Features")]
+        return "\n".join(sorted(kept)) or platform.processor()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"

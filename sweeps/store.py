@@ -1,0 +1,246 @@
+"""A sweep on disk: one folder, readable by people, from which everything can be rebuilt.
+
+DIR/sweep.json                  design, recipe, data (format "scaling/sweep")
+DIR/cells/<id>/config.json      every number of one run, resolved
+               status.json      what the engine did with it (for people; never decides)
+               result.json      the run's own record: its presence alone means finished
+               metrics.jsonl, checkpoint/, log.txt
+DIR/runs.csv                    the run table
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scaling.errors import ScalingError
+from scaling.files import from_mapping, read_json, sha256_json, write_atomic, write_json
+from scaling.recipe import Recipe
+from sweeps.design import Cell, Design
+from sweeps.guards import flags
+from sweeps.locks import is_held
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = "scaling/sweep"
+VERSION = 1
+
+COLUMNS = (
+    "run", "cell", "budget", "params", "params_embedding", "params_head", "params_non_embedding",
+    "layers", "width", "heads", "ffn", "vocab", "tokens", "steps", "batch", "seq", "lr",
+    "loss", "loss_se", "bits_per_byte", "train_loss",
+    "flops", "flops_6nd", "flops_model_causal", "flops_model_full", "flops_hardware",
+    "unique_tokens", "seed", "status", "flags", "time_s", "tokens_per_s", "recipe_sha256", "data_sha256",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DataRef:
+    """The token folder that a sweep trains on; `folder` is relative to the sweep's folder when inside it."""
+
+    folder: str
+    sha256: str
+    source: str
+    vocab: int
+    train_tokens: int
+
+
+@dataclass(frozen=True)
+class CellState:
+    """Where a cell stands: waiting, running, done, diverged or failed."""
+
+    id: str
+    state: str
+    loss: float | None = None
+    time_s: float | None = None
+    attempts: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    folder: Path
+    design: Design
+    recipe: Recipe
+    data: DataRef
+
+    @property
+    def data_folder(self) -> Path:
+        return (self.folder / self.data.folder).resolve()
+
+    def cell_folder(self, cell: Cell | str) -> Path:
+        return self.folder / "cells" / (cell if isinstance(cell, str) else cell.id)
+
+    def config(self, cell: Cell) -> dict[str, Any]:
+        """The trainer's config of a cell: every rule of the recipe resolved to a number."""
+        config = self.recipe.run_config(
+            cell.shape, cell.tokens, cell.seed, str(self.data_folder), self.data.sha256, cell.id
+        )
+        if config["steps"] != cell.steps:
+            raise ScalingError(
+                f"{self.folder}: cell {cell.id} was designed for {cell.steps} steps, the recipe makes "
+                f"{config['steps']}; its batch or sequence length is not the design's."
+            )
+        return config
+
+
+def create(folder: str | Path, design: Design, recipe: Recipe, data: DataRef) -> Sweep:
+    """Write sweep.json and the cells' configs; a folder that holds the same sweep gains the new cells.
+
+    Cells that are there already stay. Raises ScalingError, and changes nothing, when the folder holds
+    a sweep of another recipe, family or data set: such runs must not be mixed in one table.
+    """
+    folder = Path(folder)
+    if (folder / "sweep.json").exists():
+        there = open_sweep(folder)
+        _refuse_mixture(there, design, recipe, data)
+        design = merge(there.design, design)
+    sweep = Sweep(folder, design, recipe, data)
+    configs = {cell.id: sweep.config(cell) for cell in design.cells}
+    stale = [cell_id for cell_id, config in configs.items() if not _same_config(sweep, cell_id, config)]
+    if stale:
+        raise ScalingError(
+            f"{sweep.cell_folder(stale[0]) / 'config.json'}: differs from what the sweep's recipe makes of "
+            "this cell; restore it or use another folder."
+        )
+    for cell_id, config in configs.items():
+        path = sweep.cell_folder(cell_id) / "config.json"
+        if not path.exists() or read_json(path) != config:  # the folder may have moved: its data path is new
+            write_json(path, config)
+    write_json(
+        folder / "sweep.json",
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "design": design.to_dict(),
+            "recipe": recipe.to_dict(),
+            "recipe_sha256": recipe.sha256,
+            "data": asdict(data),
+        },
+    )
+    return sweep
+
+
+def open_sweep(folder: str | Path) -> Sweep:
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ScalingError(f"{folder}: no such folder; `scaling sweep {folder}` makes one.")
+    path = folder / "sweep.json"
+    if not path.exists():
+        raise ScalingError(f"{folder}: holds no sweep (sweep.json is missing).")
+    content = read_json(path, expect=FORMAT)
+    if content.get("version") != VERSION:
+        raise ScalingError(f"{path}: version {content.get('version')!r} is not known here, only {VERSION}.")
+    try:
+        parts = (content["design"], content["recipe"], content["data"])
+    except KeyError as error:
+        raise ScalingError(f"{path}: field {error.args[0]!r} is missing.") from None
+    design = Design.from_dict(parts[0], f"{path}, design")
+    recipe = Recipe.from_dict(parts[1], f"{path}, recipe")
+    return Sweep(folder, design, recipe, from_mapping(DataRef, parts[2], f"{path}, data"))
+
+
+def merge(old: Design, new: Design) -> Design:
+    """All cells of both designs; what the new one says about its budgets stands."""
+    cells = {cell.id: cell for cell in (*old.cells, *new.cells)}
+    return dataclasses.replace(
+        new,
+        budgets=tuple(sorted({*old.budgets, *new.budgets})),
+        widths=tuple(sorted({*old.widths, *new.widths})),
+        cells=tuple(sorted(cells.values(), key=lambda c: (c.budget, c.shape.params(), c.seed))),
+        notes=tuple(dict.fromkeys((*old.notes, *new.notes))),
+    )
+
+
+def result_of(folder: str | Path) -> dict[str, Any] | None:
+    """The finished run's record in a run folder, None while there is none."""
+    path = Path(folder) / "result.json"
+    return read_json(path, expect="scaling/result") if path.exists() else None
+
+
+def cell_state(folder: str | Path, name: str) -> CellState:
+    folder = Path(folder)
+    status = _status(folder)
+    attempts = int(status.get("attempts") or 0)
+    result = result_of(folder)
+    if result is not None:
+        return CellState(name, result["status"], result.get("loss"), result.get("time_s"), attempts)
+    if is_held(folder):
+        return CellState(name, "running", attempts=attempts)
+    if status.get("state") == "failed":
+        return CellState(name, "failed", attempts=attempts, error=status.get("error"))
+    return CellState(name, "waiting", attempts=attempts)
+
+
+def cell_states(sweep: Sweep) -> list[CellState]:
+    return [cell_state(sweep.cell_folder(cell), cell.id) for cell in sweep.design.cells]
+
+
+def to_frame(folder: str | Path | Sweep) -> pd.DataFrame:
+    """The run table: one row per finished cell, in the order of the design (columns: `COLUMNS`)."""
+    import pandas as pd
+
+    sweep = folder if isinstance(folder, Sweep) else open_sweep(folder)
+    rows = []
+    for cell in sweep.design.cells:
+        result = result_of(sweep.cell_folder(cell))
+        if result is not None:
+            rows.append(row(result, cell.id, cell.budget))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def row(result: Mapping[str, Any], name: str, budget: float) -> dict[str, Any]:
+    """One row of the run table from a run's record."""
+    shape, flops = result["shape"], result["flops"]
+    values = {
+        **{column: result.get(column) for column in COLUMNS},
+        **{field: shape[field] for field in ("layers", "width", "heads", "ffn", "vocab")},
+        **{f"flops_{convention}": flops[convention] for convention in flops},
+        "run": name,
+        "cell": name,
+        "budget": budget,
+        "flops": flops["model_causal"],
+        "flags": ";".join(flags(result)),
+    }
+    return {column: values[column] for column in COLUMNS}
+
+
+def write_runs(sweep: Sweep) -> Path:
+    """DIR/runs.csv, written in one piece."""
+    return write_atomic(sweep.folder / "runs.csv", to_frame(sweep).to_csv(index=False))
+
+
+def _status(folder: Path) -> dict[str, Any]:
+    try:
+        return read_json(folder / "status.json")
+    except ScalingError:
+        return {}  # it informs people only; a missing or torn one changes nothing
+
+
+def _same_config(sweep: Sweep, cell_id: str, config: Mapping[str, Any]) -> bool:
+    path = sweep.cell_folder(cell_id) / "config.json"
+    if not path.exists():
+        return True
+    return _deciding(read_json(path)) == _deciding(config)
+
+
+def _deciding(config: Mapping[str, Any]) -> str:
+    return sha256_json({key: value for key, value in config.items() if key != "data"})
+
+
+def _refuse_mixture(there: Sweep, design: Design, recipe: Recipe, data: DataRef) -> None:
+    what = None
+    if there.data.sha256 != data.sha256:
+        what = f"data {there.data.sha256[:12]}, not {data.sha256[:12]}"
+    elif there.recipe != recipe:
+        old, new = there.recipe.to_dict(), recipe.to_dict()
+        field = next(name for name in new if old.get(name) != new[name])
+        what = f"a recipe with {field} {old.get(field)!r}, not {new[field]!r}"
+    elif there.design.family != design.family:
+        what = "another family of shapes"
+    if what:
+        raise ScalingError(f"{there.folder}: already holds a sweep of {what}; choose another folder.")

@@ -1,0 +1,140 @@
+"""A worker process: runs cells one after another, told over stdin, telling over stdout.
+
+    python -m sweeps.worker [--core N] [--parent PID] [--runner module:function]
+
+stdin takes one JSON object per line, {"cell": FOLDER}; stdout gives events, one JSON object per
+line: ready, start, report, busy (another process has the cell), done, failed. Whatever the run
+itself prints goes to FOLDER/log.txt. One process serves many cells, so that imports and compiled
+programs are paid for once.
+
+The core is chosen before anything imports JAX: XLA counts its threads when it starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import faulthandler
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+REPORT_EVERY_S = 0.5
+DEFAULT_RUNNER = "trainer.loop:run_cell"
+Emit = Callable[[Mapping[str, Any]], None]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="sweeps.worker")
+    parser.add_argument("--core", type=int)
+    parser.add_argument("--parent", type=int)
+    parser.add_argument("--runner", default=DEFAULT_RUNNER)
+    options = parser.parse_args(arguments)
+    if options.parent is not None:
+        die_with(options.parent)
+    if options.core is not None:
+        pin(options.core)
+    # Events keep the real stdout; prints of the run or of a library must not reach it.
+    channel = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)
+    faulthandler.enable()
+
+    def emit(event: Mapping[str, Any]) -> None:
+        channel.write(json.dumps(event) + "\n")
+        channel.flush()
+
+    emit({"event": "ready", "pid": os.getpid()})
+    for line in sys.stdin:
+        if line.strip():
+            serve(Path(json.loads(line)["cell"]), options.runner, emit)
+    return 0
+
+
+def pin(core: int) -> None:
+    """Keep this process on one core, where the platform can."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core})
+
+
+def die_with(parent: int) -> None:
+    """End this process when its parent ends, however the parent ends."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG, Linux
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def serve(folder: Path, runner: str, emit: Emit) -> None:
+    """Run one cell, with its output in its own log, and emit how it went."""
+    from sweeps.locks import FolderLock
+
+    cell = str(folder)
+    lock = FolderLock(folder)
+    if not lock.acquire():
+        emit({"event": "busy", "cell": cell})
+        return
+    emit({"event": "start", "cell": cell})
+    kept = os.dup(1), os.dup(2)
+    log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    try:
+        result = load_runner(runner)(folder, on_report=reporter(cell, emit))
+        event = {"event": "done", "cell": cell, **outcome(result)}
+    except Exception as error:
+        traceback.print_exc()
+        event = {"event": "failed", "cell": cell, "error": f"{type(error).__name__}: {error}"}
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(kept[0], 1)
+        os.dup2(kept[1], 2)
+        os.close(kept[0])
+        os.close(kept[1])
+        lock.release()
+    emit(event)
+
+
+def load_runner(name: str) -> Callable[..., dict[str, Any]]:
+    """The function `module:function` that trains a run folder; the trainer's own by default."""
+    import importlib
+
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def outcome(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: result.get(name) for name in ("status", "loss", "loss_se", "time_s", "compile_s")}
+
+
+def reporter(cell: str, emit: Emit) -> Callable[[Mapping[str, Any]], None]:
+    """Passes the trainer's reports on, a few per second at most."""
+    last = 0.0
+
+    def report(values: Mapping[str, Any]) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= REPORT_EVERY_S:
+            last = now
+            kept = {name: values.get(name) for name in ("step", "total_steps", "loss")}
+            emit({"event": "report", "cell": cell, **kept})
+
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(main())
