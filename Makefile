@@ -15,7 +15,9 @@ LOCKS := $(wildcard requirements/*.txt)
 # A python counts when it runs (a version manager's stub may not), is supported, and can make environments.
 USABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 # $(call install,WHAT): this project, editable, in the versions locked for the environment's Python.
-install = echo "installing $(1) into $(VENV)" && \
+install = { $(BIN)/python -c pass 2>/dev/null || \
+	{ echo "error: $(BIN)/python does not run; remove $(VENV) and repeat" >&2; exit 1; }; } && \
+	echo "installing $(1) into $(VENV)" && \
 	lock=requirements/py`$(BIN)/python -c 'import sys; print("%d%d" % sys.version_info[:2])'`.txt && \
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c $$lock -e '$(1)'
 
@@ -34,14 +36,14 @@ lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 # Resolve the newest versions for the environment's Python and write them down; run the tests before committing them.
-lock: $(VENV)/pyvenv.cfg
+lock: $(BIN)/pip
 	@$(BIN)/python -m pip install -qq --dry-run --ignore-installed --report - '.[dev]' | \
 		$(BIN)/python requirements/lock.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
 
-$(VENV)/pyvenv.cfg:
+$(BIN)/pip:
 	@for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
 		if "$$python" -c '$(USABLE)' >/dev/null 2>&1; then \
 			echo "creating $(VENV) with $$("$$python" --version)" && exec "$$python" -m venv $(VENV); \
@@ -50,10 +52,10 @@ $(VENV)/pyvenv.cfg:
 	echo "error: no Python 3.11 to 3.13 with venv and ensurepip was found$(if $(PYTHON), at $(PYTHON));" \
 		"install one (on Debian also python3-venv), or name it: make PYTHON=/path/to/python3.12" >&2; exit 1
 
-$(VENV)/.installed: $(VENV)/pyvenv.cfg pyproject.toml $(LOCKS)
+$(VENV)/.installed: $(BIN)/pip pyproject.toml $(LOCKS)
 	@$(call install,.)
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/pyvenv.cfg pyproject.toml $(LOCKS)
+$(VENV)/.installed-dev: $(BIN)/pip pyproject.toml $(LOCKS)
 	@$(call install,.[dev])
 	@touch $@ $(VENV)/.installed
