@@ -17,14 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from scaling.errors import ScalingError
-from scaling.files import read_json, write_json
+from scaling.files import read_json, write_atomic, write_json
 from scaling.shape import CONVENTIONS, COUNTS
 from trainer.batches import train_ids
 from trainer.checkpoint import Checkpoints
 from trainer.config import RunConfig, read_config
 from trainer.evaluate import BLOCKS_PER_CALL, WINDOWS_PER_BLOCK, Evaluation, evaluate
-from trainer.model import init_params
-from trainer.schedule import schedule_of
+from trainer.model import abstract_params, init_params, tree_of
+from trainer.schedule import Schedule, schedule_of
 from trainer.step import Rates, State, Static, eval_chunk, init_state, train_chunk
 from trainer.tokens import TokenFolder
 
@@ -39,37 +39,36 @@ class Programs(NamedTuple):
 
     train: Callable
     evaluate: Callable
-    compile_s: float
 
 
 @lru_cache(maxsize=16)
 def compiled(static: Static, ids_dtype: str) -> Programs:
     """Compile (or load from the on-disk cache) the programs of `static`, once per process."""
-    start = time.perf_counter()
-    params = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, init_params(static.shape, 0)))
-    state = jax.eval_shape(lambda p: init_state(static, p), params)
+    state = abstract_state(static)
+    params = state.params
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
-    rates = Rates(
-        schedule=type(schedule_of_abstract())(*[scalar] * 5),
-        multipliers=jax.tree.map(lambda _: scalar, params),
-        weight_decay=scalar,
-    )
+    rates = Rates(Schedule(*[scalar] * 5), jax.tree.map(lambda _: scalar, params), scalar)
     ids = jax.ShapeDtypeStruct((static.chunk_steps, static.batch, static.seq + 1), ids_dtype)
     held = jax.ShapeDtypeStruct((BLOCKS_PER_CALL, WINDOWS_PER_BLOCK, static.seq + 1), ids_dtype)
     count = jax.ShapeDtypeStruct((), jnp.int32)
     train = jax.jit(train_chunk, static_argnums=0, donate_argnums=1)
     score = jax.jit(eval_chunk, static_argnums=0)
-    programs = (
+    return Programs(
         train.lower(static, state, rates, ids, count).compile(),
         score.lower(static, params, held).compile(),
     )
-    return Programs(*programs, compile_s=time.perf_counter() - start)
 
 
-def schedule_of_abstract():
-    from trainer.schedule import Schedule
+def abstract_state(static: Static) -> State:
+    """Shapes and types of the training state, from the parameter table alone."""
+    params = abstract_params(static.shape)
+    return jax.eval_shape(lambda p: init_state(static, p), params)
 
-    return Schedule(0.0, 0.0, 0.0, 0.0, 0.0)
+
+def fresh_state(static: Static, seed: int) -> State:
+    """The state before the first step, made with numpy: eager initialisation would compile per shape."""
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract_state(static))
+    return zeros._replace(params=init_params(static.shape, seed))
 
 
 def static_of(config: RunConfig) -> Static:
@@ -78,13 +77,8 @@ def static_of(config: RunConfig) -> Static:
 
 
 def rates_of(config: RunConfig) -> Rates:
-    multipliers: dict = {}
-    for row in config.shape.table:
-        node = multipliers
-        for key in row.path[:-1]:
-            node = node.setdefault(key, {})
-        node[row.path[-1]] = jnp.float32(config.lr_multipliers.get(row.group, 1.0))
-    return Rates(schedule_of(config), multipliers, jnp.float32(config.weight_decay))
+    multipliers = tree_of(config.shape, lambda i, row: np.float32(config.lr_multipliers.get(row.group, 1.0)))
+    return Rates(schedule_of(config), multipliers, np.float32(config.weight_decay))
 
 
 def run_cell(folder: str | Path, on_report: Report | None = None) -> dict[str, Any]:
@@ -130,9 +124,10 @@ def _train(folder: Path, config: RunConfig, data: TokenFolder, report: Report) -
     stream = data.tokens("train")
     static = static_of(config)
     programs = compiled(static, str(stream.dtype))
+    compile_s = time.perf_counter() - begin
     rates = rates_of(config)
     checkpoints = Checkpoints(folder / "checkpoint")
-    state = init_state(static, jax.tree.map(jnp.asarray, init_params(config.shape, config.seed)))
+    state = fresh_state(static, config.seed)
     host: dict[str, Any] = {"config_sha256": config.sha256, "time_s": 0.0, "curve": [], "evaluations": []}
     for step in reversed(checkpoints.steps()):
         found, record = checkpoints.restore(step, state)
@@ -187,7 +182,7 @@ def _train(folder: Path, config: RunConfig, data: TokenFolder, report: Report) -
         if not math.isfinite(evaluation.loss):
             status = "diverged"
     elapsed = spent + time.perf_counter() - begin
-    return _record(config, data, status, host, evaluation, step, elapsed, programs.compile_s)
+    return _record(config, data, status, host, evaluation, step, elapsed, compile_s)
 
 
 def _evaluation_steps(config: RunConfig) -> tuple[int, ...]:
@@ -292,6 +287,4 @@ def _truncate_metrics(path: Path, step: int) -> None:
                 kept.append(text)
         except (json.JSONDecodeError, KeyError, TypeError):
             break
-    from scaling.files import write_atomic
-
     write_atomic(path, "".join(f"{line}\n" for line in kept))

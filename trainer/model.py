@@ -6,6 +6,9 @@ Tensors carry their dims as a suffix.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -19,18 +22,28 @@ ROPE_THETA = 10_000.0
 Params = dict  # nested: module name -> ... -> array, the paths of Shape.table
 
 
-def init_params(shape: Shape, seed: int) -> Params:
-    """Initial float32 parameters, drawn with numpy (no compilation) and keyed by each path.
-
-    A parameter's values depend on the seed and its own place in the table only.
-    """
+def tree_of(shape: Shape, leaf: Callable[[int, Param], Any]) -> Params:
+    """The parameter tree with `leaf(index, row)` in the place of each row of the table."""
     tree: Params = {}
     for index, row in enumerate(shape.table):
         node = tree
         for key in row.path[:-1]:
             node = node.setdefault(key, {})
-        node[row.path[-1]] = _initial(row, np.random.default_rng([seed, index]))
+        node[row.path[-1]] = leaf(index, row)
     return tree
+
+
+def init_params(shape: Shape, seed: int) -> Params:
+    """Initial float32 parameters, drawn with numpy (no compilation).
+
+    A parameter's values depend on the seed and its own place in the table only.
+    """
+    return tree_of(shape, lambda index, row: _initial(row, np.random.default_rng([seed, index])))
+
+
+def abstract_params(shape: Shape) -> Params:
+    """Shapes and types of the parameters, as the model, the compiler and a checkpoint need them."""
+    return tree_of(shape, lambda _, row: jax.ShapeDtypeStruct(row.shape, jnp.float32))
 
 
 def _initial(row: Param, rng: np.random.Generator) -> np.ndarray:
@@ -42,9 +55,9 @@ def _initial(row: Param, rng: np.random.Generator) -> np.ndarray:
 
 
 def rope_tables(seq: int, head_dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """cos and sin [T, 1, K/2] of rotary embeddings (Su et al. 2021, arXiv:2104.09864)."""
+    """cos and sin [1, T, 1, K/2] of rotary embeddings (Su et al. 2021, arXiv:2104.09864)."""
     frequency = ROPE_THETA ** (-np.arange(0, head_dim, 2) / head_dim)
-    angle = np.arange(seq)[:, None, None] * frequency
+    angle = np.arange(seq)[None, :, None, None] * frequency
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 
 
@@ -65,7 +78,7 @@ class RMSNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (self.size,))
         x32 = x.astype(jnp.float32)
         rms = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + RMS_EPS)
-        return (x32 * rms).astype(x.dtype) * scale.astype(x.dtype)
+        return (x32 * rms).astype(x.dtype) * scale.reshape((1,) * (x.ndim - 1) + (-1,)).astype(x.dtype)
 
 
 class Attention(nn.Module):
@@ -79,13 +92,15 @@ class Attention(nn.Module):
         B, T, D = x_BTD.shape
         H, G, K = s.heads, s.kv_heads, s.head_dim
         zeros = nn.initializers.zeros
-        wq = self.param("query", zeros, (D, H * K)).astype(x_BTD.dtype)
-        wk = self.param("key", zeros, (D, G * K)).astype(x_BTD.dtype)
-        wv = self.param("value", zeros, (D, G * K)).astype(x_BTD.dtype)
+        wq = self.param("query", zeros, (D, H * K))
+        wk = self.param("key", zeros, (D, G * K))
+        wv = self.param("value", zeros, (D, G * K))
         wo = self.param("out", zeros, (H * K, D)).astype(x_BTD.dtype)
-        q_BTHK = (x_BTD @ wq).reshape(B, T, H, K)
-        k_BTGK = (x_BTD @ wk).reshape(B, T, G, K)
-        v_BTGK = (x_BTD @ wv).reshape(B, T, G, K)
+        # One product instead of three: small matrices leave a core's multiply units idle.
+        qkv = x_BTD @ jnp.concatenate([wq, wk, wv], axis=1).astype(x_BTD.dtype)
+        q_BTHK = qkv[..., : H * K].reshape(B, T, H, K)
+        k_BTGK = qkv[..., H * K : (H + G) * K].reshape(B, T, G, K)
+        v_BTGK = qkv[..., (H + G) * K :].reshape(B, T, G, K)
         if s.qk_norm:
             q_BTHK = RMSNorm(K, name="query_norm")(q_BTHK)
             k_BTGK = RMSNorm(K, name="key_norm")(k_BTGK)
@@ -98,12 +113,22 @@ def attend(q_BTHK: Array, k_BTGK: Array, v_BTGK: Array) -> Array:
     """Causal softmax attention, [B, T, H, K]; each of the G kv heads serves H / G query heads."""
     B, T, H, K = q_BTHK.shape
     G = k_BTGK.shape[2]
-    q_BTGRK = q_BTHK.reshape(B, T, G, H // G, K) * (K**-0.5)
-    score_BGRTS = jnp.einsum("btgrk,bsgk->bgrts", q_BTGRK, k_BTGK).astype(jnp.float32)
-    visible_TS = np.tril(np.ones((T, T), bool))
-    score_BGRTS = jnp.where(visible_TS, score_BGRTS, jnp.float32(-1e30))
-    weight_BGRTS = jax.nn.softmax(score_BGRTS, axis=-1).astype(v_BTGK.dtype)
-    return jnp.einsum("bgrts,bsgk->btgrk", weight_BGRTS, v_BTGK).reshape(B, T, H, K)
+    q_BGRTK = jnp.moveaxis(q_BTHK.reshape(B, T, G, H // G, K), 1, 3) * (K**-0.5)
+    k_BGSK, v_BGSK = jnp.swapaxes(k_BTGK, 1, 2), jnp.swapaxes(v_BTGK, 1, 2)
+    hidden_111TS = np.where(np.tril(np.ones((1, 1, 1, T, T), bool)), 0.0, -1e30).astype(np.float32)
+    score_BGRTS = jnp.einsum("bgrtk,bgsk->bgrts", q_BGRTK, k_BGSK).astype(jnp.float32) + hidden_111TS
+    # The sum is divided out after the product with the values: T x K divisions instead of T x T.
+    top = jax.lax.stop_gradient(score_BGRTS.max(axis=-1, keepdims=True))
+    weight_BGRTS = jnp.exp(score_BGRTS - top)
+    total_BGRT1 = weight_BGRTS.sum(axis=-1, keepdims=True)
+    mixed_BGRTK = jnp.einsum("bgrts,bgsk->bgrtk", weight_BGRTS.astype(v_BTGK.dtype), v_BGSK)
+    mixed_BGRTK = mixed_BGRTK / total_BGRT1.astype(v_BTGK.dtype)
+    return jnp.moveaxis(mixed_BGRTK, 3, 1).reshape(B, T, H, K)
+
+
+def silu(x: Array) -> Array:
+    """x sigmoid(x) by way of tanh, which XLA vectorises on CPUs and its exponential it does not."""
+    return x * (0.5 + 0.5 * jnp.tanh(0.5 * x))
 
 
 class MLP(nn.Module):
@@ -115,10 +140,11 @@ class MLP(nn.Module):
     def __call__(self, x_BTD: Array) -> Array:
         D, F = self.shape.width, self.shape.ffn
         zeros = nn.initializers.zeros
-        gate = self.param("gate", zeros, (D, F)).astype(x_BTD.dtype)
-        up = self.param("up", zeros, (D, F)).astype(x_BTD.dtype)
+        gate = self.param("gate", zeros, (D, F))
+        up = self.param("up", zeros, (D, F))
         down = self.param("down", zeros, (F, D)).astype(x_BTD.dtype)
-        return (nn.silu(x_BTD @ gate) * (x_BTD @ up)) @ down
+        hidden = x_BTD @ jnp.concatenate([gate, up], axis=1).astype(x_BTD.dtype)
+        return (silu(hidden[..., :F]) * hidden[..., F:]) @ down
 
 
 class Block(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from trainer.config import RunConfig
@@ -23,7 +24,7 @@ class Schedule(NamedTuple):
 def schedule_of(config: RunConfig) -> Schedule:
     decay = config.decay_steps if config.schedule == "wsd" else 0
     return Schedule(
-        *(jnp.float32(x) for x in (config.lr, config.steps, config.warmup_steps, decay, config.final_lr_share))
+        *(np.float32(x) for x in (config.lr, config.steps, config.warmup_steps, decay, config.final_lr_share))
     )
 
 
