@@ -1,0 +1,96 @@
+"""`scaling plan`: from a compute budget to a model, its tokens, its safe range and its price."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scaling.cli import output
+
+
+def command(
+    flops: Annotated[str, typer.Option("--flops", help="Compute budget, such as 1e22.")],
+    law: Annotated[
+        str | None, typer.Option("--law", help="A published law (see `scaling laws`); default besiroglu.")
+    ] = None,
+    fit: Annotated[Path | None, typer.Option("--fit", help="fit.json of your own runs.")] = None,
+    sweep: Annotated[
+        Path | None, typer.Option("--sweep", help="A sweep's folder: its fit, shapes and recipe; launchable.")
+    ] = None,
+    accelerator: Annotated[
+        str | None, typer.Option("--accelerator", help="Chip to price the run on, such as h100.")
+    ] = None,
+    chips: Annotated[str, typer.Option("--chips", help="How many of them.")] = "1",
+    utilisation: Annotated[
+        float, typer.Option("--utilisation", help="Share of the dense bf16 peak that training reaches.")
+    ] = 0.4,
+    price: Annotated[str | None, typer.Option("--price", help="US dollars per chip-hour.")] = None,
+    waste: Annotated[
+        float, typer.Option("--waste", help="Share of compute that the range of sizes may waste.")
+    ] = 0.02,
+    seq: Annotated[str | None, typer.Option("--seq", help="Sequence length of the generic shape.")] = None,
+    vocab: Annotated[str | None, typer.Option("--vocab", help="Vocabulary of the generic shape.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write the sealed plan here; never replaces another plan.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Plan even where a refusal is due; marked.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as one JSON object.")] = False,
+) -> None:
+    """Size a run for a compute budget and seal its prediction.
+
+    Without --law, --fit or --sweep the law of Besiroglu et al. 2024 is used, and what the other
+    published laws say stands beside it. With --sweep the plan can be launched.
+    """
+    from scaling.errors import UsageError
+    from scaling.planner import DEFAULT_LAW, plan_fit, plan_published, with_time
+    from scaling.quantities import parse_count, parse_flops, parse_money
+    from scaling.sizing import GENERIC_SEQ, GENERIC_VOCAB
+
+    sources = [name for name, value in (("--law", law), ("--fit", fit), ("--sweep", sweep)) if value is not None]
+    if len(sources) > 1:
+        raise UsageError(f"{' and '.join(sources)} exclude one another; give one of them.")
+    budget = parse_flops(flops, "--flops")
+    length = GENERIC_SEQ if seq is None else parse_count(seq, "--seq")
+    words = GENERIC_VOCAB if vocab is None else parse_count(vocab, "--vocab")
+    count = parse_count(chips, "--chips")
+    dollars = None if price is None else parse_money(price, "--price")
+    chip = None
+    if accelerator is not None:
+        from scaling.hardware.catalogue import find_chip
+
+        chip = find_chip(accelerator)
+    elif count != 1 or dollars is not None:
+        raise UsageError("--chips and --price need --accelerator: time depends on the chip.")
+    if sweep is not None:
+        from scaling.planfiles import plan_sweep
+
+        plan = plan_sweep(sweep, budget, waste=waste, force=force)
+    elif fit is not None:
+        from scaling.laws.fit import load_fit
+
+        plan = plan_fit(budget, load_fit(fit), seq=length, waste=waste, force=force)
+    else:
+        plan = plan_published(
+            budget, law or DEFAULT_LAW, seq=length, vocab=words, waste=waste, force=force
+        )
+    if chip is not None:
+        from scaling.hardware.runtime import run_time
+
+        spent = plan["flops"].get(plan["convention"]["flops"], budget)
+        plan = with_time(
+            plan, run_time(spent, plan["convention"]["flops"], chip, count, utilisation, dollars)
+        )
+    if out is not None:
+        from scaling.planfiles import write_plan
+
+        write_plan(out, plan)
+        output.say(f"sealed plan written to {out}")
+
+    def render() -> None:
+        from scaling.cli.plan_page import render_plan
+
+        render_plan(plan, output.console)
+
+    output.emit(plan, as_json, render)

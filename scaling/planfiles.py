@@ -1,0 +1,84 @@
+"""Plans from and to files: a sweep's folder in, a sealed plan.json out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scaling.errors import ScalingError
+from scaling.files import from_mapping, read_json, write_json
+from scaling.planner import DEFAULT_WASTE, FORMAT, VERSION, plan_fit
+from scaling.recipe import Recipe
+from scaling.seal import check_seal
+from scaling.shape import ShapeFamily
+
+
+def plan_sweep(
+    folder: str | Path, flops: float, *, waste: float = DEFAULT_WASTE, force: bool = False
+) -> dict[str, Any]:
+    """A launchable plan from DIR/sweep.json (family, recipe, data), DIR/fit.json and DIR/runs.csv."""
+    from scaling.laws.fit import load_fit
+    from scaling.laws.isoflop import isoflop
+    from scaling.runs import read_runs
+
+    folder = Path(folder)
+    sweep = read_json(folder / "sweep.json", expect="scaling/sweep")
+    where = str(folder / "sweep.json")
+    try:
+        design, recipe, data = sweep["design"], sweep["recipe"], sweep["data"]
+        family, sha256, unique = design["family"], data["sha256"], data["train_tokens"]
+    except (KeyError, TypeError) as error:
+        raise ScalingError(f"{where}: field {error} is missing.") from None
+    if not (folder / "fit.json").exists():
+        raise ScalingError(
+            f"{folder / 'fit.json'}: no such file; `scaling fit {folder / 'runs.csv'} --out "
+            f"{folder / 'fit.json'}` makes it."
+        )
+    fit = load_fit(folder / "fit.json")
+    bands = None
+    if (folder / "runs.csv").exists():
+        try:
+            bands = isoflop(read_runs(folder / "runs.csv", skip_bad=True), count=fit.count)
+        except ScalingError:
+            bands = None  # no bands, no straight line: the plan then has one rival fewer
+    return plan_fit(
+        flops,
+        fit,
+        from_mapping(ShapeFamily, family, f"{where}, family"),
+        Recipe.from_dict(recipe, f"{where}, recipe"),
+        isoflop=bands,
+        data_sha256=sha256,
+        unique_tokens=int(unique),
+        waste=waste,
+        force=force,
+    )
+
+
+def read_plan(path: str | Path) -> dict[str, Any]:
+    """A plan whose seal holds."""
+    plan = read_json(path, expect=FORMAT)
+    if plan.get("version") != VERSION:
+        raise ScalingError(f"{path}: version {plan.get('version')!r} is not known here, only {VERSION}.")
+    check_seal(plan, str(path))
+    return plan
+
+
+def write_plan(path: str | Path, plan: Mapping[str, Any]) -> Path:
+    """Write a sealed plan; a file that holds something else is never replaced.
+
+    A prediction may not be rewritten after the fact: writing the same plan again changes nothing,
+    another plan needs another name (or the old file removed by hand).
+    """
+    path = Path(path)
+    if path.exists():
+        try:
+            there = read_json(path, expect=FORMAT)
+        except ScalingError:
+            raise ScalingError(f"{path}: exists and is no plan; it is left alone, choose another --out.") from None
+        if there == plan:
+            return path
+        raise ScalingError(
+            f"{path}: already holds another sealed plan; it is left alone, choose another --out or remove it."
+        )
+    return write_json(path, plan)

@@ -1,0 +1,329 @@
+"""From a law and a compute budget to a sized run with its safe range, its rivals and its seal.
+
+Two sources. `plan_published` sizes a run by a published law: solved in that law's own conventions,
+on a generic shape, with no promise about the loss on anybody's data. `plan_fit` sizes a run of the
+user's own family by a law fitted to the user's own runs, in the exact accounting of each shape; with
+a recipe it can be launched, and it predicts the outcome before the run.
+
+Both return the content of plan.json (format "scaling/plan"), sealed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scaling.confirm import confirmations
+from scaling.errors import Refusal, UsageError
+from scaling.files import sha256_json, to_jsonable
+from scaling.laws.published import DEFAULT_LAW, PublishedLaw, find_law
+from scaling.rivals import naive_row, panel, thumb_rule
+from scaling.seal import sealed
+from scaling.shape import CONVENTIONS, COUNTS, Shape, ShapeFamily
+from scaling.sizing import (
+    GENERIC_SEQ,
+    GENERIC_VOCAB,
+    Ladder,
+    closed_band,
+    generic_family,
+    generic_shape,
+    ladder,
+)
+
+if TYPE_CHECKING:
+    from scaling.hardware.runtime import RunTime
+    from scaling.laws.fit import Fit
+    from scaling.laws.isoflop import IsoFlop
+    from scaling.recipe import Recipe
+
+FORMAT = "scaling/plan"
+VERSION = 1
+FARTHEST = 1000.0  # a plan refuses more compute than this many times the largest run's
+LEVEL = 0.9
+DEFAULT_WASTE = 0.02
+FEW_STEPS = 1000
+
+
+def plan_published(
+    flops: float,
+    law: PublishedLaw | str = DEFAULT_LAW,
+    *,
+    seq: int = GENERIC_SEQ,
+    vocab: int = GENERIC_VOCAB,
+    waste: float = DEFAULT_WASTE,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Size a run of `flops` by a published law, on a generic shape.
+
+    N and D are the law's own; the shape is the nearest buildable one in the law's own parameter
+    count, and its tokens are adjusted so that the budget holds in the law's own FLOP count.
+
+    >>> plan = plan_published(1e22, "palm2")
+    >>> round(plan["optimum"]["params"] / 1e9, 1), round(plan["optimum"]["tokens"] / 1e9)
+    (10.7, 156)
+    """
+    law = find_law(law) if isinstance(law, str) else law
+    _check_request(flops, waste)
+    notes: list[str] = []
+    extrapolation = None if law.compute_max is None else flops / law.compute_max
+    forced = _check_reach(extrapolation, f"the law {law.name!r}", law.compute_max, force)
+    if law.compute_max is None:
+        notes.append(f"The largest run behind {law.name!r} is not known: how far this extrapolates is not checked.")
+    if law.compute_min is not None and flops < law.compute_min / 10:
+        notes.append(
+            f"The budget lies {law.compute_min / flops:.3g}x below the smallest of the law's runs: small "
+            "models follow other exponents; a sweep of your own is the better guide."
+        )
+    best = law.optimum(flops)
+    shape = generic_shape(best.params, lambda s: _size(law, s, seq), vocab)
+    tokens = round(flops / law.flops_per_token(shape, seq))
+    surface = law.surface
+    if surface is not None:
+        low, high = closed_band(surface, flops, waste)
+        curvature = law.name
+    else:
+        flat = find_law(DEFAULT_LAW)
+        assert flat.surface is not None
+        centre = flat.optimum(flops).params
+        low, high = (best.params * end / centre for end in closed_band(flat.surface, flops, waste))
+        curvature = DEFAULT_LAW
+        notes.append(
+            f"{law.name!r} publishes no loss surface: the range of N borrows the flatness of {DEFAULT_LAW!r}."
+        )
+    naive_n, naive_d = thumb_rule(flops)
+    naive_loss = None if surface is None else float(surface.loss(naive_n, naive_d))
+    notes.append(
+        f"The shape is generic (vocabulary {vocab:,}, sequences of {seq:,}); the loss is that of the "
+        "publication's data and tokenizer, not of yours."
+    )
+    return sealed(
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "inputs": {"flops": flops, "law": law.name, "waste": waste, "seq": seq, "vocab": vocab},
+            "law": law.to_dict(),
+            "convention": law.convention,
+            "optimum": to_jsonable(best) | {"tokens_per_param": best.tokens / best.params, "level": LEVEL},
+            "band": {"waste": waste, "params_lo": low, "params_hi": high, "curvature_of": curvature},
+            **_run_keys(shape, tokens, seq),
+            "steps": None,
+            "batch": None,
+            "prediction": None,
+            "naive": [naive_row("20 tokens per parameter", naive_n, naive_d, naive_loss)],
+            "panel": panel(flops),
+            "time": None,
+            "extrapolation": extrapolation,
+            "forced": forced,
+            "notes": notes,
+            "family": None,
+            "recipe": None,
+            "data_sha256": None,
+            "unique_tokens": None,
+            "noise": None,
+            "confirmations": [],
+        }
+    )
+
+
+def plan_fit(
+    flops: float,
+    fit: Fit,
+    family: ShapeFamily | None = None,
+    recipe: Recipe | None = None,
+    *,
+    isoflop: IsoFlop | None = None,
+    data_sha256: str | None = None,
+    unique_tokens: int | None = None,
+    seq: int | None = None,
+    waste: float = DEFAULT_WASTE,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Size a run of `flops` by a law fitted to runs, over the shapes of `family`.
+
+    The budget is counted as the fit's runs counted theirs (`fit.flops_convention`); D follows from
+    each shape's exact FLOPs per token, and the shape of least predicted loss is chosen. `recipe`
+    makes the plan launchable: whole steps, and confirmation runs around the planned size.
+    `unique_tokens` is how much training data there is: a run that repeats data is refused.
+    """
+    _check_request(flops, waste)
+    convention, count = _conventions(fit)
+    extrapolation = flops / fit.c_max
+    forced = _check_reach(extrapolation, "the fit", fit.c_max, force)
+    notes: list[str] = []
+    if family is None:
+        family = generic_family()
+        notes.append(f"No shape family was given: a generic one is assumed (vocabulary {family.vocab:,}).")
+    seq = recipe.seq if recipe is not None else seq or GENERIC_SEQ
+    centre = float(np.asarray(fit.law.optimum(flops)[0]))
+    members = ladder(family, centre, flops, seq, convention, count)
+    law = fit.law
+    best_n, best_d, best_loss = members.optimum(law)
+    spread_n, spread_d = members.draws(np.asarray(fit.draws, dtype=np.float64))
+    shape = members.shapes[members.best(law)]
+    tokens, steps = _whole_steps(flops / shape.flops_per_token(seq, convention), recipe)
+    forced += _check_data(tokens, unique_tokens, flops, law.b, force)
+    if steps is not None and steps < FEW_STEPS:
+        notes.append(f"The run has only {steps} steps; runs under {FEW_STEPS} lie off the law.")
+    loss, loss_lo, loss_hi = (float(x) for x in fit.predict(shape.params(count), tokens, level=LEVEL))
+    low, high = members.band(law, waste)
+    runs, said = confirmations(
+        fit=fit, members=members, planned=shape, recipe=recipe, unique_tokens=unique_tokens, level=LEVEL
+    )
+    notes += said
+    return sealed(
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "inputs": {
+                "flops": flops,
+                "fit": sha256_json(fit.to_dict()),
+                "runs": fit.data,
+                "waste": waste,
+            },
+            "law": {
+                "name": "fit",
+                "citation": None,
+                "convention": {"params": count, "flops": convention},
+                **fit.law.to_dict(),
+                "c_max": fit.c_max,
+            },
+            "convention": {"params": count, "flops": convention},
+            "optimum": {
+                "params": best_n,
+                **_ends("params", spread_n),
+                "tokens": best_d,
+                **_ends("tokens", spread_d),
+                "tokens_per_param": best_d / best_n,
+                "loss": best_loss,
+                "loss_lo": loss_lo,
+                "loss_hi": loss_hi,
+                "level": LEVEL,
+            },
+            "band": {"waste": waste, "params_lo": low, "params_hi": high, "curvature_of": "fit"},
+            **_run_keys(shape, tokens, seq),
+            "steps": steps,
+            "batch": None if recipe is None else recipe.batch,
+            "prediction": {"loss": loss, "loss_lo": loss_lo, "loss_hi": loss_hi, "level": LEVEL},
+            "naive": _naive(members, fit, isoflop),
+            "panel": panel(flops),
+            "time": None,
+            "extrapolation": extrapolation,
+            "forced": forced,
+            "notes": notes,
+            "family": family.to_dict(),
+            "recipe": None if recipe is None else recipe.to_dict(),
+            "recipe_sha256": None if recipe is None else recipe.sha256,
+            "data_sha256": data_sha256,
+            "unique_tokens": unique_tokens,
+            "noise": {"log_loss": fit.noise, "loss": fit.noise * loss},
+            "confirmations": runs,
+        }
+    )
+
+
+def with_time(plan: Mapping[str, Any], time: RunTime) -> dict[str, Any]:
+    """The plan, sealed again, with the time of its run on given chips."""
+    inputs = {
+        "accelerator": time.accelerator,
+        "chips": time.chips,
+        "utilisation": time.utilisation,
+        "price_usd": time.price_usd,
+    }
+    changed = dict(plan)
+    changed["inputs"] = plan["inputs"] | inputs
+    changed["time"] = to_jsonable(time)
+    return sealed(changed)
+
+
+def budget_flops(plan: Mapping[str, Any]) -> tuple[float, str]:
+    """The plan's budget in FLOPs and the convention it is counted in."""
+    return plan["inputs"]["flops"], plan["convention"]["flops"]
+
+
+def _check_request(flops: float, waste: float) -> None:
+    if not (math.isfinite(flops) and flops > 0):
+        raise UsageError(f"--flops must be above zero; {flops!r} was given.")
+    if not 0 < waste < 1:
+        raise UsageError(f"--waste must lie between 0 and 1 (a share of the compute); {waste!r} was given.")
+
+
+def _check_reach(extrapolation: float | None, source: str, c_max: float | None, force: bool) -> list[str]:
+    """Refuse to plan more than 1000x beyond the largest run; with `force`, say so in the plan."""
+    if extrapolation is None or extrapolation <= FARTHEST * (1 + 1e-9):
+        return []
+    assert c_max is not None
+    sentence = (
+        f"the budget is {extrapolation:.3g}x the largest run behind {source} ({c_max:.3g} FLOPs), and a plan "
+        f"reaches at most {FARTHEST:g}x"
+    )
+    if not force:
+        raise Refusal(
+            f"{sentence}; add a run of {c_max * extrapolation / FARTHEST:.1g} FLOPs or more, or use --force."
+        )
+    return [f"Forced: {sentence}."]
+
+
+def _check_data(tokens: float, unique: int | None, flops: float, b: float, force: bool) -> list[str]:
+    if unique is None or tokens <= unique:
+        return []
+    sentence = f"the plan needs {tokens:,.0f} training tokens and the data has {unique:,}"
+    if not force:
+        most = flops * (unique / tokens) ** (1 / b)
+        raise Refusal(
+            f"{sentence}, so it would repeat data, which this law does not price; bring more text, plan at "
+            f"most about {most:.2g} FLOPs, or use --force."
+        )
+    return [f"Forced: {sentence}: data will repeat, and the prediction is void."]
+
+
+def _conventions(fit: Fit) -> tuple[Any, Any]:
+    if fit.flops_convention not in CONVENTIONS:
+        raise Refusal(
+            f"the fit counts FLOPs as {fit.flops_convention!r}, which is none of {', '.join(CONVENTIONS)}: a "
+            "budget cannot be turned into tokens."
+        )
+    if fit.count not in COUNTS:
+        raise Refusal(f"the fit counts parameters as {fit.count!r}, which is none of {', '.join(COUNTS)}.")
+    return fit.flops_convention, fit.count
+
+
+def _size(law: PublishedLaw, shape: Shape, seq: int) -> float:
+    """The size that the law's N speaks of."""
+    return shape.params(law.count) if law.flops == "6nd" else law.flops_per_token(shape, seq) / 6.0
+
+
+def _whole_steps(tokens: float, recipe: Recipe | None) -> tuple[float, int | None]:
+    if recipe is None:
+        return tokens, None
+    steps = recipe.steps(tokens)
+    return steps * recipe.step_tokens, steps
+
+
+def _run_keys(shape: Shape, tokens: float, seq: int) -> dict[str, Any]:
+    """The run itself: shape, tokens, and its exact FLOPs under every convention."""
+    return {
+        "shape": shape.to_dict()
+        | {"params": shape.params("total"), "params_non_embedding": shape.params("non-embedding")},
+        "tokens": tokens,
+        "seq": seq,
+        "flops": {name: tokens * shape.flops_per_token(seq, name) for name in CONVENTIONS},
+    }
+
+
+def _ends(name: str, values: np.ndarray) -> dict[str, float]:
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return {f"{name}_lo": float(low), f"{name}_hi": float(high)}
+
+
+def _naive(members: Ladder, fit: Fit, isoflop: IsoFlop | None) -> list[dict[str, Any]]:
+    """The answers anybody could give without a fitted surface."""
+    n, d = members.at_ratio(20.0) or thumb_rule(members.flops)
+    rows = [naive_row("20 tokens per parameter", n, d, float(fit.law.loss(n, d)))]
+    if isoflop is not None:
+        line_n, line_loss = (float(x) for x in isoflop.line(members.flops))
+        line_d = float(np.exp(np.interp(math.log(line_n), np.log(members.params), np.log(members.tokens))))
+        rows.append(naive_row("straight line through the bands", line_n, line_d, line_loss))
+    return rows

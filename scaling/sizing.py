@@ -1,0 +1,220 @@
+"""From a loss law to shapes that can be built: ladders, optima, safe ranges, confirmation sizes.
+
+Two accountings meet here. A published law is solved in its own closed form, and the nearest shape
+is sought afterwards. A law fitted to the user's runs is minimised over the shapes themselves, each
+with the tokens that its exact FLOPs per token leave it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.errors import Refusal
+from scaling.laws.surface import PNormLaw, loss_of
+from scaling.shape import Convention, Count, Shape, ShapeFamily
+
+Floats = NDArray[np.float64]
+
+GENERIC_VOCAB = 32_000
+GENERIC_SEQ = 2048
+GENERIC_ASPECT = 128
+GENERIC_HEAD_DIM = 128
+ASPECT_RANGE = (32, 256)
+WIDTH_UNITS = (128, 64, 32, 16)
+SIZE_TOLERANCE = 0.01
+MANY_HEADS, ODD_HEADS = 16, 0.15
+LADDER_SPAN = 12.0  # a ladder reaches from the expected optimum / 12 to the optimum x 12
+LADDER_MEMBERS = 400
+
+
+def generic_family(vocab: int = GENERIC_VOCAB) -> ShapeFamily:
+    """The family assumed when the user's own is not known."""
+    return ShapeFamily(
+        vocab=vocab,
+        aspect=GENERIC_ASPECT,
+        head_dim=GENERIC_HEAD_DIM,
+        ffn_multiple=128,
+        width_multiple=64,
+    )
+
+
+def generic_shape(target: float, size_of: Callable[[Shape], float], vocab: int = GENERIC_VOCAB) -> Shape:
+    """A buildable shape whose `size_of` is within 1% of `target`, as near to width = 128 layers as that allows.
+
+    An error of 1% in size weighs as much as a width 22% off 128 layers.
+
+    Widths are multiples of 128 (of 64, 32 or 16 for small models, which coarser steps would miss),
+    heads are 128 wide (or as wide as a narrower model permits).
+    """
+    best: tuple[float, float, Shape] | None = None
+    for unit in WIDTH_UNITS:
+        found = [c for w in _widths(unit, target) if (c := _shape_of_width(w, unit, target, size_of, vocab))]
+        for candidate in found:
+            if best is None or candidate[:2] < best[:2]:
+                best = candidate
+        if best is not None and best[0] == 0.0:
+            return best[2]
+    if best is None or best[0] > 10 * SIZE_TOLERANCE:
+        raise Refusal(
+            f"no sensible transformer with a vocabulary of {vocab:,} has {target:.3g} parameters; "
+            "a smaller --vocab or a larger budget is needed."
+        )
+    return best[2]
+
+
+def _widths(unit: int, target: float) -> range:
+    # 12 L w^2 parameters with L = w / 128 put the width near (10.7 N)^(1/3); the range is generous.
+    middle = (10.7 * target) ** (1 / 3)
+    return range(max(unit, int(middle / 3) // unit * unit), int(1.7 * middle) + unit + 1, unit)
+
+
+def _shape_of_width(
+    width: int, unit: int, target: float, size_of: Callable[[Shape], float], vocab: int
+) -> tuple[float, float, Shape] | None:
+    """(size error if above the tolerance, strangeness, shape) of the best depth at this width."""
+
+    def shape(layers: int) -> Shape:
+        head_dim = math.gcd(width, GENERIC_HEAD_DIM)
+        heads = width // head_dim
+        ffn = math.ceil(8 * width / 3 / unit) * unit
+        return Shape(layers, width, heads, heads, head_dim, ffn, vocab)
+
+    one, two = size_of(shape(1)), size_of(shape(2))
+    layers = round(1 + (target - one) / (two - one))
+    if layers < 2 or not ASPECT_RANGE[0] <= width / layers <= ASPECT_RANGE[1]:
+        return None
+    error = abs(math.log((one + (layers - 1) * (two - one)) / target))
+    strangeness = abs(math.log(width / layers / GENERIC_ASPECT))
+    if width >= MANY_HEADS * GENERIC_HEAD_DIM and width // GENERIC_HEAD_DIM % 4:
+        strangeness += ODD_HEADS  # heads that four devices cannot share evenly
+    return (0.0 if error <= SIZE_TOLERANCE else error, strangeness + 20 * error, shape(layers))
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Members of a shape family around an optimum, smallest first, all at the same compute `flops`."""
+
+    shapes: tuple[Shape, ...]
+    flops: float
+    seq: int
+    convention: Convention
+    count: Count
+
+    @cached_property
+    def params(self) -> Floats:
+        return np.array([shape.params(self.count) for shape in self.shapes], dtype=np.float64)
+
+    @cached_property
+    def tokens(self) -> Floats:
+        """Tokens that the budget leaves to each shape, in the exact accounting of the shape."""
+        per_token = [shape.flops_per_token(self.seq, self.convention) for shape in self.shapes]
+        return self.flops / np.array(per_token, dtype=np.float64)
+
+    def losses(self, law: PNormLaw) -> Floats:
+        return law.loss(self.params, self.tokens)
+
+    def best(self, law: PNormLaw) -> int:
+        return int(np.argmin(self.losses(law)))
+
+    def optimum(self, law: PNormLaw) -> tuple[float, float, float]:
+        """(N, D, loss) of the minimum between the members, by a parabola through the best three."""
+        return _between(self.params, self.tokens, self.losses(law))
+
+    def draws(self, draws: Floats) -> tuple[Floats, Floats]:
+        """(N, D) of the minimum for each row (E, A, B, alpha, beta, g) of `draws`."""
+        losses = loss_of(draws, self.params, self.tokens)
+        both = [_between(self.params, self.tokens, row)[:2] for row in losses]
+        return np.array([n for n, _ in both]), np.array([d for _, d in both])
+
+    def waste(self, law: PNormLaw) -> Floats:
+        """Share of the compute that each member wastes: 1 - C_eq / C.
+
+        C_eq is the compute at which the ladder's best member reaches the same loss.
+        """
+        log_share = np.linspace(-4.0, 0.0, 401)  # down to 2% of the budget
+        frontier = np.array([np.min(law.loss(self.params, self.tokens * math.exp(x))) for x in log_share])
+        return 1.0 - np.exp(np.interp(-self.losses(law), -frontier, log_share))
+
+    def band(self, law: PNormLaw, share: float) -> tuple[float, float]:
+        """Range of N within which at most `share` of the compute is wasted."""
+        return safe_range(self.params, self.waste(law), share)
+
+    def at_ratio(self, tokens_per_param: float) -> tuple[float, float] | None:
+        """(N, D) at which the budget gives this many tokens per parameter; None outside the ladder."""
+        ratio = np.log(self.tokens / self.params)
+        if not ratio[-1] <= math.log(tokens_per_param) <= ratio[0]:
+            return None
+        at = np.interp(-math.log(tokens_per_param), -ratio, np.log(self.params))
+        return math.exp(at), math.exp(float(np.interp(at, np.log(self.params), np.log(self.tokens))))
+
+
+def ladder(
+    family: ShapeFamily, centre: float, flops: float, seq: int, convention: Convention, count: Count
+) -> Ladder:
+    """The family's members from centre / 12 to centre x 12 parameters, every one unless there are over 400."""
+    low = family.nearest(max(1.0, centre / LADDER_SPAN), count).width
+    high = family.nearest(centre * LADDER_SPAN, count).width
+    unit = family.width_multiple
+    stride = unit * max(1, math.ceil((high - low) / unit / LADDER_MEMBERS))
+    widths = range(low, max(high, low + 4 * unit) + 1, stride)
+    shapes = sorted((family.shape(width) for width in widths), key=lambda shape: shape.params(count))
+    return Ladder(tuple(shapes), flops, seq, convention, count)
+
+
+def closed_band(law: PNormLaw, flops: float, share: float) -> tuple[float, float]:
+    """Range of N that wastes at most `share` of the compute, under C = 6 N D."""
+    centre, _ = (float(x) for x in law.optimum(flops))
+    params = centre * np.exp(np.linspace(-6.0, 6.0, 4801))
+    loss = law.loss(params, flops / (6.0 * params))
+    return safe_range(params, 1.0 - law.compute_for_loss(loss) / flops, share)
+
+
+def safe_range(params: Floats, waste: Floats, share: float) -> tuple[float, float]:
+    """The interval around the minimum of `waste` where it stays at or below `share`."""
+    log_n, best = np.log(params), int(np.argmin(waste))
+    low = high = best
+    while low > 0 and waste[low - 1] <= share:
+        low -= 1
+    while high < len(waste) - 1 and waste[high + 1] <= share:
+        high += 1
+
+    def crossing(inside: int, outside: int) -> float:
+        if not 0 <= outside < len(waste):
+            return float(params[inside])
+        step = (share - waste[inside]) / (waste[outside] - waste[inside])
+        return math.exp(log_n[inside] + min(1.0, max(0.0, step)) * (log_n[outside] - log_n[inside]))
+
+    return crossing(low, low - 1), crossing(high, high + 1)
+
+
+def vertex(x: Sequence[float] | Floats, y: Sequence[float] | Floats) -> tuple[float, float, float]:
+    """(x, y) of the minimum of the parabola through three points, and its curvature y''.
+
+    >>> vertex([0.0, 1.0, 3.0], [1.0, 0.0, 4.0])
+    (1.0, 0.0, 2.0)
+    """
+    (x0, x1, x2), (y0, y1, y2) = (float(v) for v in x), (float(v) for v in y)
+    left, right = (y1 - y0) / (x1 - x0), (y2 - y1) / (x2 - x1)
+    half = (right - left) / (x2 - x0)
+    if half <= 0:
+        return math.nan, math.nan, 2 * half
+    at = (x0 + x1 - left / half) / 2
+    return at, y0 + left * (at - x0) + half * (at - x0) * (at - x1), 2 * half
+
+
+def _between(params: Floats, tokens: Floats, losses: Floats) -> tuple[float, float, float]:
+    best = int(np.argmin(losses))
+    if best in (0, len(losses) - 1):
+        return float(params[best]), float(tokens[best]), float(losses[best])
+    three = slice(best - 1, best + 2)
+    log_n = np.log(params[three])
+    at, loss, curvature = vertex(log_n, losses[three])
+    if not curvature > 0 or not log_n[0] <= at <= log_n[2]:
+        return float(params[best]), float(tokens[best]), float(losses[best])
+    return math.exp(at), math.exp(float(np.interp(at, log_n, np.log(tokens[three])))), loss
