@@ -1,172 +1,345 @@
 """From a source of documents to a token folder: read once, de-duplicate, hold out, shuffle, encode.
 
-Texts are spooled to disk as they are read, so memory stays constant in the size of the text: per
-document only its hash, its place, its group and its MinHash signature are kept.
+Texts are spooled to disk as they are read, so memory does not grow with their size: per document
+only a hash, a place, a group and (up to `MOST_SIGNATURES` documents) a MinHash signature are kept.
+The folder is built beside its final place and renamed at the end: it is complete or it is not there.
 """
 
 from __future__ import annotations
 
-import hashlib
+import glob
+import itertools
 import os
 import platform
 import shutil
-import sys
+import socket
 import time
-from array import array
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from scaling.errors import ScalingError
+from scaling import __version__
+from scaling.errors import ScalingError, UsageError
 from scaling.files import write_json
-from trainer import splits
-from trainer.sources import Document, Excluded, stdlib_documents
-from trainer.tokenizers import ByteTokenizer, Tokenizer, save_tokenizer
-from trainer.tokens import FORMAT, MANIFEST, SPLITS, TOKENIZER, VERSION, Split, TokenFolder
-from trainer.tokens import data_sha256, file_table, token_dtype, write_split
+from trainer.log_bilinear import LogBilinear, chains
+from trainer.sources import LOG_BILINEAR, Excluded, Source
+from trainer.splits import Held, hold_out, seeded_keys
+from trainer.spool import Spool
+from trainer.tokenizers import (
+    ByteTokenizer,
+    HubTokenizer,
+    SymbolTokenizer,
+    Tokenizer,
+    TokenizerRequest,
+    save_tokenizer,
+    train_bpe,
+)
+from trainer.tokens import (
+    FORMAT,
+    MANIFEST,
+    SPLITS,
+    TOKENIZER,
+    VERSION,
+    Split,
+    TokenFolder,
+    data_sha256,
+    file_table,
+    token_dtype,
+    write_split,
+)
 
-BUILDER = 1  # raised whenever the same inputs give other token files
+BUILDER = 2  # raised whenever the same inputs give other token files
+VALIDATION_SHARE = 0.04
+LOG_BILINEAR_SYMBOLS = 24_000_000
+BPE_BYTES = 64 << 20  # of training text that a vocabulary is learned from
+ROUND_TRIP_BYTES = 1 << 20  # of validation text on which a given tokenizer is tried
 
-
-@dataclass
-class Spool:
-    """Accepted documents: their text in one file, and a few numbers about each."""
-
-    path: Path
-    ends: array = field(default_factory=lambda: array("Q"))
-    digests: list[bytes] = field(default_factory=list)
-    groups: array = field(default_factory=lambda: array("q"))
-    group_names: dict[str, int] = field(default_factory=dict)
-    signatures: list[np.ndarray] = field(default_factory=list)
-    seen: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
-
-    def fill(self, documents: Iterable[Document], excluded: Excluded, max_bytes: int | None) -> None:
-        known: set[bytes] = set()
-        total = 0
-        with open(self.path, "wb") as stream:
-            for document in documents:
-                if max_bytes is not None and total + len(document.text) > max_bytes:
-                    break
-                digest = hashlib.blake2b(b" ".join(document.text.split()), digest_size=16).digest()
-                if digest in known:
-                    excluded.add("exact duplicate", document.name, len(document.text))
-                    continue
-                known.add(digest)
-                stream.write(document.text)
-                total += len(document.text)
-                self.ends.append(total)
-                self.digests.append(digest)
-                name = document.group if document.group is not None else "\0" + digest.hex()
-                self.groups.append(self.group_names.setdefault(name, len(self.group_names)))
-                self.signatures.append(splits.signature(splits.shingles(document.text)))
-                self.seen += np.bincount(np.frombuffer(document.text, np.uint8), minlength=256)
-
-    def texts(self, order: Iterable[int]) -> Iterator[bytes]:
-        data = np.memmap(self.path, np.uint8, mode="r")
-        for i in order:
-            yield data[self.ends[i - 1] if i else 0 : self.ends[i]].tobytes()
+Report = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Held:
-    """Which documents are held out, and what is worth saying about the choice."""
+def build_corpus(
+    data: str,
+    out: str | Path,
+    tokenizer: str = "bytes",
+    validation_share: float = VALIDATION_SHARE,
+    max_bytes: int | None = None,
+    seed: int = 0,
+    column: str = "text",
+    report: Report | None = None,
+) -> TokenFolder:
+    """Build the token folder `out` from `data`, or reuse it when it was built from the same inputs.
 
-    validation: np.ndarray  # bool per document
-    groups: tuple[str, ...]
-    largest_group_share: float
-    near_duplicate_documents: int
+    `data` is one of `builtin:stdlib`, `builtin:python`, `builtin:log-bilinear`, or the path of a text
+    file, a folder, or a JSONL or Parquet file whose texts stand in `column`. `tokenizer` is `bytes`,
+    `bpe:SIZE` or a tokenizer.json. At most `max_bytes` of text are taken. The same text, tokenizer,
+    share and seed give the same files and the same hash.
 
-
-def hold_out(spool: Spool, share: float, seed: int) -> Held:
-    n = len(spool.digests)
-    groups = np.frombuffer(spool.groups, np.int64)
-    sizes = np.diff(np.frombuffer(spool.ends, np.uint64).astype(np.int64), prepend=0)
-    pairs = splits.near_duplicates(np.stack(spool.signatures)) if spool.signatures else np.zeros((0, 2), np.int64)
-    names = list(spool.group_names)
-    parent = splits.components(len(names), groups[pairs])
-    group_sizes = np.bincount(groups, weights=sizes, minlength=len(names))
-    roots = np.unique(parent)
-    keys = np.array([splits.seeded_key(seed, name.encode()) for name in names], np.uint64)
-    root_keys = [int(keys[parent == r].min()) for r in roots] if len(roots) < 4096 else keys[roots]
-    root_sizes = np.bincount(parent, weights=group_sizes, minlength=len(names))[roots]
-    choice = splits.choose_validation(root_sizes, root_keys, share)
-    chosen_roots = roots[choice.chosen]
-    held_groups = np.isin(parent, chosen_roots)
-    validation = held_groups[groups]
-    held_bytes = float(sizes[validation].sum())
-    if n < 2 or not validation.any() or validation.all():
-        raise ScalingError("the corpus cannot be divided into training and validation documents: "
-                           f"{n} documents in {len(roots)} independent groups; give more documents.")
-    return Held(
-        validation,
-        tuple(sorted(name for name, held in zip(names, held_groups, strict=True)
-                     if held and not name.startswith("\0"))),
-        float(root_sizes[choice.chosen].max() / held_bytes),
-        int(len(np.unique(pairs))),
-    )
-
-
-def build_corpus(data: str, out: str | Path, tokenizer: str = "bytes", validation_share: float = 0.04,
-                 max_bytes: int | None = None, seed: int = 0) -> TokenFolder:
-    """Build (or reuse) the token folder `out` from `data`."""
+    Raises ScalingError when `out` holds something else, or the source has no usable documents.
+    """
     out = Path(out)
-    inputs = {"builder": BUILDER, "data": data, "tokenizer": tokenizer, "validation_share": validation_share,
-              "max_bytes": max_bytes, "seed": seed, "python": platform.python_version()}
-    if (out / MANIFEST).exists():
-        folder = TokenFolder.open(out, check="full")
-        if folder.manifest.get("inputs") == inputs:
-            return folder
-        raise ScalingError(f"{out}: holds another data set; choose another folder or remove this one.")
+    if not 0 < validation_share <= 0.5:
+        raise UsageError(f"--validation-share {validation_share}: a share above 0, at most 0.5, is needed.")
+    if max_bytes is not None and max_bytes < 1:
+        raise UsageError(f"--max-bytes {max_bytes}: a positive number of bytes is needed.")
+    if seed < 0:
+        raise UsageError(f"--seed {seed}: a seed is a whole number from 0.")
+    request = TokenizerRequest.parse(tokenizer)
+    if data == LOG_BILINEAR and request.kind != "bytes":
+        raise UsageError(
+            f"--tokenizer {tokenizer}: {LOG_BILINEAR} consists of symbols; it takes no tokenizer."
+        )
+    source = None if data == LOG_BILINEAR else Source.find(data)
+    inputs = {
+        "data": data if data.startswith("builtin:") else str(Path(data).resolve()),
+        "tokenizer": request.identity(),
+        "validation_share": validation_share,
+        "max_bytes": max_bytes,
+        "seed": seed,
+        "column": column,
+    }
+    state = {
+        "builder": BUILDER,
+        "source": source.state() if source else None,
+        "python": platform.python_version(),
+    }
+    existing = _existing(out, inputs)
+    if existing is not None and existing.manifest.get("state") == state:
+        return existing
+
     started = time.monotonic()
-    work = out.parent / f".{out.name}.building-{os.getpid()}"
+    tell = report or (lambda text: None)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _clear_leftovers(out)
+    work = out.parent / f"{_work_prefix(out)}{os.getpid()}"
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    work.mkdir()
     try:
-        excluded = Excluded()
-        spool = Spool(work / "spool")
-        if data not in ("builtin:stdlib", "builtin:stdlib-without-tests"):
-            raise ScalingError(f"--data {data}: not understood yet.")
-        spool.fill(stdlib_documents(excluded, tests=data == "builtin:stdlib"), excluded, max_bytes)
-        held = hold_out(spool, validation_share, seed)
-        coder: Tokenizer = ByteTokenizer(bytes(np.flatnonzero(spool.seen).tolist()))
-        manifest: dict[str, Any] = {
-            "format": FORMAT, "version": VERSION, "source": data,
-            "made_with": {"python": sys.version.split()[0], "platform": sys.platform},
-            "licence": "PSF-2.0", "inputs": inputs, "entropy_rate_nats": None,
-            "tokenizer": save_tokenizer(coder, work / TOKENIZER),
-            "dtype": token_dtype(coder.vocab_size).str,
-            "splits": {},
-        }
-        keys = np.array([splits.seeded_key(seed, d) for d in spool.digests], np.uint64)
-        for split in SPLITS:
-            members = np.flatnonzero(held.validation == (split == "validation"))
-            order = members[np.argsort(keys[members], kind="stable")].tolist()
-            manifest["splits"][split] = write_split(work, split, _encoded(coder, spool.texts(order)),
-                                                    token_dtype(coder.vocab_size))
-        spool.path.unlink()
-        manifest["files"] = file_table(work)
-        manifest["sha256"] = data_sha256(manifest)
-        both = [manifest["splits"][s] for s in SPLITS]
-        manifest["bytes_per_token"] = sum(s["bytes"] for s in both) / sum(s["tokens"] for s in both)
-        manifest["validation"] = {"groups": held.groups, "largest_group_share": held.largest_group_share,
-                                  "near_duplicate_documents": held.near_duplicate_documents}
-        manifest["excluded"] = excluded.reasons
-        manifest["notes"] = []
+        if source is None:
+            parts = _build_log_bilinear(work, validation_share, max_bytes or LOG_BILINEAR_SYMBOLS, seed, tell)
+        else:
+            parts = _build_text(work, source, request, validation_share, max_bytes, seed, column, tell)
+        manifest = _manifest(work, data, parts, inputs, state)
         manifest["build_seconds"] = round(time.monotonic() - started, 2)
         write_json(work / MANIFEST, manifest)
-        os.rename(work, out)
+        return _put_in_place(work, out, existing, manifest)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _build_text(
+    work: Path,
+    source: Source,
+    request: TokenizerRequest,
+    share: float,
+    max_bytes: int | None,
+    seed: int,
+    column: str,
+    tell: Report,
+) -> dict[str, Any]:
+    given = request.load() if request.kind == "file" else None  # a bad file is told before the reading
+    excluded = Excluded()
+    spool = Spool(work / "spool")
+    # A part of a tree in sorted order would be the packages from a to c.
+    documents = source.documents(excluded, column, shuffle_seed=None if max_bytes is None else seed)
+    tell(f"reading {source.data} ({len(source.files)} files)")
+    spool.fill(documents, excluded, max_bytes)
+    if not len(spool):
+        why = f": {excluded.sentence()}" if excluded.reasons else ""
+        raise ScalingError(f"{source.data}: no usable document{why}.")
+    held = hold_out(spool, share, seed, source.data)
+    order = _order(spool, held, seed)
+    notes = [*spool.notes, *held.notes]
+    tell(f"encoding {spool.size / 1e6:.1f} MB in {len(spool)} documents")
+    coder: Tokenizer
+    if given is not None:
+        coder = given
+        notes += _round_trip_notes(given, spool.texts(order["validation"]))
+    elif request.kind == "bpe":
+        assert request.vocab_size is not None
+        coder = train_bpe(_first_bytes(spool.texts(order["train"]), BPE_BYTES), request.vocab_size)
+        if coder.vocab_size < request.vocab_size:
+            notes.append(
+                f"The text yields a vocabulary of {coder.vocab_size} "
+                f"where {request.vocab_size} were asked for."
+            )
+    else:
+        coder = ByteTokenizer(spool.symbols())
+    entries = {
+        split: write_split(work, split, _closed(coder, spool, order[split]), token_dtype(coder.vocab_size))
+        for split in SPLITS
+    }
+    spool.path.unlink()
+    if source.python:
+        notes.insert(
+            0,
+            f"The sources installed with Python {platform.python_version()} "
+            f"({len(source.files)} files); another Python gives another corpus.",
+        )
+    return {
+        "tokenizer": coder,
+        "splits": entries,
+        "licence": source.licence,
+        "entropy_rate_nats": None,
+        "validation": held.record(),
+        "excluded": excluded.reasons,
+        "notes": notes,
+    }
+
+
+def _build_log_bilinear(work: Path, share: float, symbols: int, seed: int, tell: Report) -> dict[str, Any]:
+    law = LogBilinear()
+    coder = SymbolTokenizer(law.symbols)
+    tell(f"sampling {symbols:,} symbols")
+    stream = chains(law, symbols, seed)
+    # Chains are independent draws of one law, so any of them can be held out: the first ones.
+    first = next(stream)
+    wanted = max(1, round(share * symbols / len(first)))
+    counted = ((chain, len(chain)) for chain in itertools.chain([first], stream))
+    dtype = token_dtype(coder.vocab_size)
+    validation = write_split(work, "validation", itertools.islice(counted, wanted), dtype)
+    train = write_split(work, "train", counted, dtype)
+    return {
+        "tokenizer": coder,
+        "splits": {"train": train, "validation": validation},
+        "licence": "none: synthetic",
+        "entropy_rate_nats": law.entropy_rate,
+        "excluded": {},
+        "validation": {
+            "groups": [],
+            "independent_groups": wanted,
+            "largest_group_share": 1 / wanted,
+            "near_duplicate_documents": 0,
+        },
+        "notes": [
+            f"An order-2 log-bilinear Markov chain over {law.symbols} symbols, law seed {law.law_seed}: "
+            f"no model can reach less than {law.entropy_rate:.4f} nats per symbol.",
+            "Documents are independent chains; no symbol closes them.",
+        ],
+    }
+
+
+def _manifest(work: Path, data: str, parts: dict[str, Any], inputs: dict, state: dict) -> dict[str, Any]:
+    coder: Tokenizer = parts.pop("tokenizer")
+    entry = save_tokenizer(coder, work / TOKENIZER)
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "source": data,
+        "sha256": "",
+        "tokenizer": entry,
+        "dtype": token_dtype(coder.vocab_size).str,
+        **parts,
+        "made_with": {"scaling": __version__, "python": platform.python_version()},
+        "inputs": inputs,
+        "state": state,
+        "files": file_table(work),
+    }
+    manifest["sha256"] = data_sha256(manifest)
+    both = [manifest["splits"][split] for split in SPLITS]
+    manifest["bytes_per_token"] = sum(s["bytes"] for s in both) / sum(s["tokens"] for s in both)
+    return manifest
+
+
+def _order(spool: Spool, held: Held, seed: int) -> dict[Split, list[int]]:
+    """The documents of each split, shuffled by a hash of seed and text: the same on every machine."""
+    keys = seeded_keys(seed, (b"order" + digest for digest in spool.digests))
+    order: dict[Split, list[int]] = {}
+    for split in SPLITS:
+        members = np.flatnonzero(held.validation == (split == "validation"))
+        order[split] = members[np.argsort(keys[members], kind="stable")].tolist()
+    return order
+
+
+def _closed(coder: Tokenizer, spool: Spool, order: list[int]) -> Iterator[tuple[np.ndarray, int]]:
+    """(tokens with the closing symbol, bytes of text) of each document."""
+    end = np.asarray([coder.end_of_document], np.uint32)
+    for i, ids in zip(order, coder.encode_all(spool.texts(order)), strict=True):
+        yield np.concatenate([ids, end]), spool.length(i)
+
+
+def _first_bytes(texts: Iterable[bytes], limit: int) -> Iterator[bytes]:
+    total = 0
+    for text in texts:
+        if total and total + len(text) > limit:
+            return
+        total += len(text)
+        yield text
+
+
+def _round_trip_notes(coder: HubTokenizer, texts: Iterable[bytes]) -> list[str]:
+    tried = failed = 0
+    for text in _first_bytes(texts, ROUND_TRIP_BYTES):
+        tried += 1
+        failed += coder.decode(coder.encode(text)) != text.decode()
+    if not failed:
+        return []
+    return [
+        f"The given tokenizer does not restore {failed} of {tried} validation documents exactly; "
+        "bits per byte count the bytes of the original text."
+    ]
+
+
+# --- The folder's place ---------------------------------------------------------------------------
+
+
+def _existing(out: Path, inputs: dict[str, Any]) -> TokenFolder | None:
+    """The folder already at `out` if it was asked for with the same inputs; None if the place is free."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    if not (out / MANIFEST).is_file():
+        raise ScalingError(f"{out}: exists and is no token folder; choose another place or remove it.")
+    folder = TokenFolder.open(out, check="full")
+    known = folder.manifest.get("inputs")
+    if known != inputs:
+        known = known if isinstance(known, dict) else {}
+        differs = next((k for k in inputs if known.get(k) != inputs[k]), "inputs")
+        raise ScalingError(
+            f"{out}: holds another data set ({differs} is {known.get(differs)!r} there, "
+            f"{inputs[differs]!r} here); choose another place or remove it."
+        )
+    return folder
+
+
+def _put_in_place(
+    work: Path, out: Path, existing: TokenFolder | None, manifest: dict[str, Any]
+) -> TokenFolder:
+    if existing is None:
+        try:
+            os.rename(work, out)
+        except OSError:  # somebody else built it meanwhile
+            existing = _existing(out, manifest["inputs"])
+            if existing is None:
+                raise
+    if existing is not None:
+        # Files were touched, or another program version built it: the same text is the same data.
+        if existing.sha256 != manifest["sha256"]:
+            raise ScalingError(
+                f"{out}: its source has changed since it was built (data {existing.sha256[:12]} "
+                f"then, {manifest['sha256'][:12]} now); choose another place or remove it."
+            )
+        write_json(out / MANIFEST, manifest)
     return TokenFolder.open(out)
 
 
-def _encoded(coder: Tokenizer, texts: Iterable[bytes]) -> Iterator[tuple[np.ndarray, int]]:
-    end = [] if coder.end_of_document is None else [coder.end_of_document]
-    for text in texts:
-        yield np.concatenate([coder.encode(text), np.asarray(end, np.int64)]), len(text)
+def _work_prefix(out: Path) -> str:
+    return f".{out.name}.building-{socket.gethostname()}-"
 
 
-__all__ = ["Split", "build_corpus"]
+def _clear_leftovers(out: Path) -> None:
+    """Remove what killed builds of this machine left behind."""
+    for leftover in out.parent.glob(f"{glob.escape(_work_prefix(out))}*"):
+        pid = leftover.name.rpartition("-")[2]
+        if pid.isdecimal() and not _alive(int(pid)):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

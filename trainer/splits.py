@@ -1,4 +1,4 @@
-"""Which documents are held out: near duplicates stay together, whole groups move, and the choice is stable.
+"""Which documents are held out: near duplicates stay together, whole groups move, the choice is stable.
 
 Near duplicates are found by MinHash over word 5-shingles with banding (Broder 1997; the banding of
 Leskovec, Rajaraman & Ullman, "Mining of Massive Datasets", section 3.4). Two documents are linked when
@@ -9,16 +9,23 @@ become one component; components go to validation whole, in the order of a seede
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from scaling.errors import ScalingError
+
+if TYPE_CHECKING:
+    from trainer.spool import Spool
 
 SHINGLE_WORDS = 5
 PERMUTATIONS = 112
 BANDS = 28  # 28 bands of 4 rows find a pair of similarity s with 1-(1-s^4)^28: .84 at .5, .98 at .6, 1 at .8
 SIMILAR = 0.5
+LARGEST_SHARE = 0.125  # of the validation bytes wanted, by one component
 PIECE = 1 << 20  # text is hashed in pieces of this many bytes, so that memory stays bounded
 _PRIME = np.uint64(0x9E3779B97F4A7C15 | 1)
 
@@ -138,17 +145,17 @@ def seeded_key(seed: int, name: bytes) -> int:
     return int.from_bytes(digest, "big")
 
 
-@dataclass(frozen=True)
-class Choice:
-    """`chosen` marks the components held out; `cap` is the largest share of validation one may have."""
-
-    chosen: np.ndarray
-    cap: float
+def seeded_keys(seed: int, names: Iterable[bytes]) -> np.ndarray:
+    return np.fromiter((seeded_key(seed, name) for name in names), np.uint64)
 
 
-def choose_validation(sizes: Sequence[int] | np.ndarray, keys: Sequence[int] | np.ndarray, share: float,
-                      cap: float = 0.25) -> Choice:
-    """Hold out whole components in key order until `share` of all bytes is reached.
+def choose_validation(
+    sizes: Sequence[int] | np.ndarray,
+    keys: Sequence[int] | np.ndarray,
+    share: float,
+    cap: float = LARGEST_SHARE,
+) -> np.ndarray:
+    """Mark the components held out: whole ones, in key order, until `share` of all bytes is reached.
 
     A component larger than `cap` of the target stays in training, so that validation is never one
     package's text; the cap is doubled when the rest cannot reach the target.
@@ -159,12 +166,80 @@ def choose_validation(sizes: Sequence[int] | np.ndarray, keys: Sequence[int] | n
     while True:
         chosen = np.zeros(len(sizes), bool)
         held = 0
-        for i in order.tolist():
+        fits = order[sizes[order] <= cap * target]
+        for i in fits[: len(sizes) - 1].tolist():  # one component at least is left to train on
             if held >= target:
                 break
-            if sizes[i] <= max(cap * target, 1.0) and chosen.sum() < len(sizes) - 1:
-                chosen[i] = True
-                held += int(sizes[i])
+            chosen[i] = True
+            held += int(sizes[i])
         if held >= 0.9 * target or cap * target > sizes.sum():
-            return Choice(chosen, cap)
+            return chosen
         cap *= 2
+
+
+@dataclass(frozen=True)
+class Held:
+    """Which documents are held out, and what is worth saying about the choice."""
+
+    validation: np.ndarray  # bool per document
+    groups: tuple[str, ...]  # the named groups held out
+    independent_groups: int  # components held out
+    largest_group_share: float
+    near_duplicate_documents: int
+    notes: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {
+            "groups": list(self.groups),
+            "independent_groups": self.independent_groups,
+            "largest_group_share": round(self.largest_group_share, 6),
+            "near_duplicate_documents": self.near_duplicate_documents,
+        }
+
+
+def hold_out(spool: Spool, share: float, seed: int, where: str) -> Held:
+    """Choose validation documents so that no group and no pair of near duplicates is divided."""
+    groups, sizes = spool.groups(), spool.lengths()
+    names = spool.group_names
+    total = len(names) + len(spool)  # numbers without a document have size 0 and are never chosen
+    pairs = near_duplicates(spool.signatures())
+    parent = components(total, groups[pairs])
+    keys = np.concatenate(
+        [
+            seeded_keys(seed, (name.encode() for name in names)),
+            seeded_keys(seed, spool.digests),
+        ]
+    )
+    present = np.unique(groups)
+    lowest = np.full(total, np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(lowest, parent[present], keys[present])  # a component has its smallest member's key
+    component_sizes = np.bincount(parent[groups], weights=sizes, minlength=total).astype(np.int64)
+    roots = np.unique(parent[present])
+    if len(roots) < 2:
+        raise ScalingError(
+            f"{where}: {len(spool)} document(s) in a single group cannot be divided into "
+            "training and validation; give more documents, or a longer text."
+        )
+    chosen = roots[choose_validation(component_sizes[roots], lowest[roots], share)]
+    validation = np.isin(parent[groups], chosen)
+    held, largest = int(sizes[validation].sum()), int(component_sizes[chosen].max())
+    held_roots = set(chosen.tolist())
+    notes = []
+    if not 0.8 * share <= held / sizes.sum() <= 1.25 * share:
+        notes.append(
+            f"Validation holds {held / sizes.sum():.1%} of the text instead of {share:.1%}: "
+            "its groups are too coarse for more."
+        )
+    if largest > 0.25 * held:
+        notes.append(
+            f"One group is {largest / held:.0%} of the validation text; its loss says little beyond it."
+        )
+    return Held(
+        validation,
+        tuple(sorted(name for name, root in zip(names, parent.tolist()) if root in held_roots)),
+        len(chosen),
+        largest / held,
+        len(np.unique(pairs)),
+        tuple(notes),
+    )

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from scaling.errors import ScalingError
+from scaling.errors import ScalingError, UsageError
 from scaling.files import dumps, read_json, sha256_bytes, write_atomic
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as HubModel
+
 END_OF_DOCUMENT = 0
+END_TEXT = "<|end of document|>"
+# Names under which published tokenizers carry the symbol that closes a text, most specific first.
+END_NAMES = (END_TEXT, "<|endoftext|>", "<|end_of_text|>", "<eos>", "</s>", "<|eos|>", "[EOS]", "<|im_end|>")
+SMALLEST_BPE = 257  # 256 byte values and the end of a document
+BATCH_BYTES = 1 << 20  # text handed to the library at once, so that it can use every core
 
 
 class Tokenizer(Protocol):
-    kind: str
+    """What a token folder needs of a tokenizer."""
+
+    @property
+    def kind(self) -> str: ...
 
     @property
     def vocab_size(self) -> int: ...
@@ -24,9 +36,14 @@ class Tokenizer(Protocol):
     @property
     def end_of_document(self) -> int | None: ...
 
-    def encode(self, text: str | bytes) -> np.ndarray: ...
+    def encode(self, text: str | bytes) -> np.ndarray:
+        """Ids of `text`, without the symbol that closes a document."""
 
-    def decode(self, ids: np.ndarray) -> str: ...
+    def encode_all(self, texts: Iterable[bytes]) -> Iterator[np.ndarray]:
+        """`encode` for each text, in order."""
+
+    def decode(self, ids: np.ndarray) -> str:
+        """Text of `ids`; closing symbols are dropped."""
 
     def to_text(self) -> str: ...
 
@@ -37,6 +54,10 @@ class ByteTokenizer:
 
     A small vocabulary keeps tiny models honest: rows of the embedding that no text ever uses would
     still count as parameters.
+
+    >>> tokenizer = ByteTokenizer(b"abc")
+    >>> tokenizer.encode("cab").tolist()
+    [3, 1, 2]
     """
 
     symbols: bytes
@@ -65,25 +86,170 @@ class ByteTokenizer:
         return np.concatenate([np.zeros(1, np.uint8), np.frombuffer(self.symbols, np.uint8)])
 
     def encode(self, text: str | bytes) -> np.ndarray:
-        """Ids of `text` without the closing symbol."""
         data = text.encode() if isinstance(text, str) else text
         ids = self._ids[np.frombuffer(data, np.uint8)]
         if not ids.all():
             at = int(np.flatnonzero(ids == 0)[0])
             raise ScalingError(
                 f"byte 0x{data[at]:02x} at offset {at} does not occur in this tokenizer's corpus "
-                f"({len(self.symbols)} symbols); remove it or build the data with it."
+                f"({len(self.symbols)} symbols); leave it out or build the data with it."
             )
-        return ids.astype(np.uint8) if self.vocab_size <= 256 else ids
+        return ids
+
+    def encode_all(self, texts: Iterable[bytes]) -> Iterator[np.ndarray]:
+        return map(self.encode, texts)
 
     def decode(self, ids: np.ndarray) -> str:
-        """Text of `ids`; closing symbols are dropped."""
         ids = np.asarray(ids)
         return self._bytes[ids[ids != END_OF_DOCUMENT]].tobytes().decode(errors="replace")
 
     def to_text(self) -> str:
-        return dumps({"format": "scaling/bytes-tokenizer", "version": 1, "symbols": list(self.symbols)},
-                     indent=None)
+        value = {"format": "scaling/bytes-tokenizer", "version": 1, "symbols": list(self.symbols)}
+        return dumps(value, indent=None)
+
+
+@dataclass(frozen=True)
+class SymbolTokenizer:
+    """Byte b is id b: for sources that are symbols from the start and have no ends of documents."""
+
+    vocab_size: int = 256
+    kind: str = "symbols"
+    end_of_document: None = None
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        data = text.encode("latin-1") if isinstance(text, str) else text
+        return np.frombuffer(data, np.uint8).astype(np.uint16)
+
+    def encode_all(self, texts: Iterable[bytes]) -> Iterator[np.ndarray]:
+        return map(self.encode, texts)
+
+    def decode(self, ids: np.ndarray) -> str:
+        return np.asarray(ids).astype(np.uint8).tobytes().decode("latin-1")
+
+    def to_text(self) -> str:
+        return dumps({"format": "scaling/symbols-tokenizer", "version": 1, "symbols": self.vocab_size}, None)
+
+
+@dataclass(frozen=True)
+class HubTokenizer:
+    """A tokenizer of the `tokenizers` library: trained here (`bpe`) or given as a tokenizer.json (`file`)."""
+
+    model: HubModel
+    kind: str
+    end_of_document: int
+    vocab_size: int
+    text: str = field(repr=False)
+
+    @classmethod
+    def from_text(cls, text: str, kind: str, where: str) -> HubTokenizer:
+        from tokenizers import Tokenizer as Model
+
+        try:
+            model = Model.from_str(text)
+        except Exception as error:  # the library raises plain Exception for any malformed file
+            raise ScalingError(
+                f"{where}: not a tokenizer.json of the tokenizers library ({error})."
+            ) from None
+        model.no_truncation()
+        model.no_padding()
+        # A text that spells out the closing symbol is a text: it must not close the document.
+        model.encode_special_tokens = True
+        vocabulary = model.get_vocab(with_added_tokens=True)
+        if not vocabulary:
+            raise ScalingError(f"{where}: the tokenizer has an empty vocabulary.")
+        size = max(vocabulary.values()) + 1
+        end = next((vocabulary[name] for name in END_NAMES if name in vocabulary), None)
+        if end is None:  # one more id, which the tokenizer itself never produces
+            end, size = size, size + 1
+        return cls(model, kind, end, size, text)
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        string = text.decode() if isinstance(text, bytes) else text
+        return np.asarray(self.model.encode(string, add_special_tokens=False).ids, np.uint32)
+
+    def encode_all(self, texts: Iterable[bytes]) -> Iterator[np.ndarray]:
+        batch: list[str] = []
+        size = 0
+        for text in texts:
+            batch.append(text.decode())
+            size += len(text)
+            if size >= BATCH_BYTES:
+                yield from self._encode_batch(batch)
+                batch, size = [], 0
+        yield from self._encode_batch(batch)
+
+    def _encode_batch(self, batch: list[str]) -> Iterator[np.ndarray]:
+        for encoding in self.model.encode_batch_fast(batch, add_special_tokens=False):
+            yield np.asarray(encoding.ids, np.uint32)
+
+    def decode(self, ids: np.ndarray) -> str:
+        kept = [i for i in np.asarray(ids).tolist() if i != self.end_of_document]
+        return self.model.decode(kept, skip_special_tokens=False)
+
+    def to_text(self) -> str:
+        return self.text
+
+
+def train_bpe(texts: Iterable[bytes], vocab_size: int) -> HubTokenizer:
+    """Byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2): every text has ids, none is lost."""
+    from tokenizers import Tokenizer as Model
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    model = Model(models.BPE())
+    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    model.train_from_iterator((text.decode() for text in texts), trainer)
+    trained = HubTokenizer.from_text(model.to_str(), "bpe", "the trained tokenizer")
+    assert trained.end_of_document == END_OF_DOCUMENT
+    return trained
+
+
+@dataclass(frozen=True)
+class TokenizerRequest:
+    """What `--tokenizer` asks for: `bytes`, `bpe:SIZE`, or a tokenizer.json."""
+
+    kind: str
+    vocab_size: int | None = None
+    path: Path | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> TokenizerRequest:
+        if text == "bytes":
+            return cls("bytes")
+        if text.startswith("bpe"):
+            size = text.removeprefix("bpe").removeprefix(":")
+            if not size.isdecimal() or not SMALLEST_BPE <= int(size) <= 1_000_000:
+                raise UsageError(
+                    f"--tokenizer {text}: give the vocabulary's size, bpe:{SMALLEST_BPE} "
+                    "to bpe:1000000, for example bpe:4096."
+                )
+            return cls("bpe", vocab_size=int(size))
+        path = Path(text)
+        if not path.is_file():
+            raise UsageError(f"--tokenizer {text}: neither bytes, nor bpe:SIZE, nor a file that exists.")
+        return cls("file", path=path)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the tokenizer, for comparing one build with another."""
+        return {
+            "kind": self.kind,
+            "vocab_size": self.vocab_size,
+            "sha256": sha256_bytes(self.path.read_bytes()) if self.path else None,
+        }
+
+    def load(self) -> HubTokenizer:
+        assert self.path is not None
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ScalingError(f"{self.path}: cannot be read as a tokenizer.json ({error}).") from None
+        return HubTokenizer.from_text(text, "file", str(self.path))
 
 
 def save_tokenizer(tokenizer: Tokenizer, path: Path) -> dict[str, Any]:
@@ -99,8 +265,12 @@ def save_tokenizer(tokenizer: Tokenizer, path: Path) -> dict[str, Any]:
 
 
 def load_tokenizer(path: Path, entry: dict[str, Any]) -> Tokenizer:
-    """The tokenizer of a token folder."""
-    if entry["kind"] == "bytes":
-        value = read_json(path, expect="scaling/bytes-tokenizer")
-        return ByteTokenizer(bytes(value["symbols"]))
-    raise ScalingError(f"{path}: tokenizer kind {entry['kind']!r} is not understood.")
+    """The tokenizer of a token folder, from its file and the manifest's entry."""
+    kind = entry["kind"]
+    if kind == "bytes":
+        return ByteTokenizer(bytes(read_json(path, expect="scaling/bytes-tokenizer")["symbols"]))
+    if kind == "symbols":
+        return SymbolTokenizer(int(read_json(path, expect="scaling/symbols-tokenizer")["symbols"]))
+    if kind in ("bpe", "file"):
+        return HubTokenizer.from_text(path.read_text(encoding="utf-8"), kind, str(path))
+    raise ScalingError(f"{path}: tokenizer kind {kind!r} is not understood; this program may be too old.")

@@ -69,7 +69,9 @@ class TokenFolder:
     def _check(self, full: bool) -> None:
         where = self.path / MANIFEST
         try:
-            files = {str(name): (int(f["bytes"]), str(f["sha256"])) for name, f in self.manifest["files"].items()}
+            files = {
+                str(name): (int(f["bytes"]), str(f["sha256"])) for name, f in self.manifest["files"].items()
+            }
             item = np.dtype(self.manifest["dtype"]).itemsize
             for split in SPLITS:
                 entry = self.manifest["splits"][split]
@@ -80,24 +82,34 @@ class TokenFolder:
                 }
                 for name, size in expected.items():
                     if files[name][0] != size:
-                        raise ScalingError(f"{where}: {name} is listed with {files[name][0]} bytes, "
-                                           f"but its counts make {size}.")
+                        raise ScalingError(
+                            f"{where}: {name} is listed with {files[name][0]} bytes, "
+                            f"but its counts make {size}."
+                        )
             if self.manifest["sha256"] != data_sha256(self.manifest):
-                raise ScalingError(f"{where}: its sha256 does not fit its contents; the file was edited "
-                                   "or damaged; build the folder again.")
+                raise ScalingError(
+                    f"{where}: its sha256 does not fit its contents; the file was edited "
+                    "or damaged; build the folder again."
+                )
             self.vocab_size, self.end_of_document  # noqa: B018  (raises KeyError when missing)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ScalingError(f"{where}: field {error} is missing or malformed; build the folder again.") from None
+            raise ScalingError(
+                f"{where}: field {error} is missing or malformed; build the folder again."
+            ) from None
         for name, (size, sha256) in files.items():
             file = self.path / name
             if Path(name).name != name or not file.is_file():
                 raise ScalingError(f"{file}: the file is missing; build the token folder again.")
             if file.stat().st_size != size:
-                raise ScalingError(f"{file}: {file.stat().st_size} bytes, the manifest says {size}; "
-                                   "the file is damaged; build the token folder again.")
+                raise ScalingError(
+                    f"{file}: {file.stat().st_size} bytes, the manifest says {size}; "
+                    "the file is damaged; build the token folder again."
+                )
             if full and sha256_file(file) != sha256:
-                raise ScalingError(f"{file}: its contents differ from the manifest's hash; "
-                                   "the file is damaged; build the token folder again.")
+                raise ScalingError(
+                    f"{file}: its contents differ from the manifest's hash; "
+                    "the file is damaged; build the token folder again."
+                )
 
     @property
     def vocab_size(self) -> int:
@@ -156,8 +168,9 @@ def data_sha256(manifest: dict[str, Any]) -> str:
     return sha256_json({"dtype": manifest["dtype"], "files": files})
 
 
-def write_split(folder: Path, split: Split, documents: Iterable[tuple[np.ndarray, int]],
-                dtype: np.dtype) -> dict[str, Any]:
+def write_split(
+    folder: Path, split: Split, documents: Iterable[tuple[np.ndarray, int]], dtype: np.dtype
+) -> dict[str, Any]:
     """Stream (tokens, bytes of text) per document into `folder`; returns the manifest's entry.
 
     Holds one document and 16 bytes per document in memory.
