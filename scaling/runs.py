@@ -179,7 +179,6 @@ class Runs:
         return Runs(table, self.source, digest, self.flops_convention, self.notes, self.bad, lines)
 
 
-
 def read_runs(path: str | Path, skip_bad: bool = False) -> Runs:
     """Read a CSV, TSV, JSONL or Parquet run table, chosen by the file's ending.
 
@@ -320,7 +319,9 @@ def _number(value: Any) -> float:
 
 
 def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip()) or value is pd.NA or value is pd.NaT
+    return (
+        value is None or (isinstance(value, str) and not value.strip()) or value is pd.NA or value is pd.NaT
+    )
 
 
 def _checked(
@@ -371,8 +372,11 @@ def _checked(
         )
     keep = np.array([not r for r in reason], bool).reshape(size)
     if not keep.any():
-        raise ScalingError(f"{source}: no usable rows (of {len(bad)} all are bad; the first: {bad[0][1]})."
-                           if bad else f"{source}: the table has a header but no rows.")
+        raise ScalingError(
+            f"{source}: no usable rows (of {len(bad)} all are bad; the first: {bad[0][1]})."
+            if bad
+            else f"{source}: the table has a header but no rows."
+        )
     table, convention = _assemble(names, columns, chosen, numbers, keep, notes)
     if bad:
         notes.append(f"{len(bad)} bad row{'s' * (len(bad) > 1)} left out of {len(bad) + len(table)}")
@@ -389,7 +393,9 @@ def _complaint(name: str, raw: Any, value: float) -> str:
     if math.isfinite(value):
         return f"{name} must be positive, not {shown}"
     is_word = isinstance(raw, str) and raw.strip().lower().lstrip("+-") not in ("nan", "inf", "infinity")
-    return f"{name} is no number: {shown}" if is_word and math.isnan(value) else f"{name} is not finite: {shown}"
+    return (
+        f"{name} is no number: {shown}" if is_word and math.isnan(value) else f"{name} is not finite: {shown}"
+    )
 
 
 def _mark_duplicates(

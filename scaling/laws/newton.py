@@ -209,7 +209,12 @@ def _minimise(
         state.put(took, then.take(better))
         held[live] = fixed
         still = np.abs(trial - here).max(-1) < 1e-12
-        done = (-promise * (1.0 + mu[live]) <= tolerance * np.abs(now.value)) & (promise <= 0) | (now.value == 0.0) | still | (mu[live] > 1e9)
+        done = (
+            (-promise * (1.0 + mu[live]) <= tolerance * np.abs(now.value)) & (promise <= 0)
+            | (now.value == 0.0)
+            | still
+            | (mu[live] > 1e9)
+        )
         active[live[done]] = False
     gradient = np.where(_held(problem, theta, state.gradient), 0.0, state.gradient)
     at_bound = ((theta <= problem.lower) | (theta >= problem.upper)) & problem.free

@@ -1,0 +1,143 @@
+"""Evidence that a fit is a fit: refusals before and after, the certificate, the prior's share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from scaling.errors import Refusal
+from scaling.laws.estimate import FREE, NAMES, Estimate, Rows
+
+AGREE = 1e-6  # relative difference of objectives at which two starts count as the same optimum
+LEAST = 3  # distinct sizes and distinct token counts
+ONE_LINE = 1e-3  # residual share of ln N off a line in ln D below which the two cannot be told apart
+DISAGREE = 2.0  # standard deviations between the prior and the data alone
+GRADIENT = 1e-4  # largest remaining gradient, in standard errors
+
+
+def refuse_unfit(rows: Rows, family: str, source: str) -> None:
+    """Raise Refusal when no fit of `family` to these rows can mean anything."""
+    need = sum(FREE[family]) + 2
+    runs = len(np.unique(rows.groups))
+    if runs < need:
+        raise Refusal(
+            f"{source}: {runs} runs are too few for the {need - 2} parameters of the {family} law;"
+            f" at least {need} are needed, in at least {LEAST} sizes."
+        )
+    sizes, horizons = len(np.unique(rows.params)), len(np.unique(rows.tokens))
+    if sizes < LEAST:
+        raise Refusal(
+            f"{source}: {'a single model size' if sizes == 1 else f'only {sizes} model sizes'}; how loss falls with"
+            f" parameters cannot be seen, so train at least {LEAST} sizes."
+        )
+    if horizons < LEAST:
+        raise Refusal(
+            f"{source}: {'a single token count' if horizons == 1 else f'only {horizons} token counts'}; how loss falls"
+            f" with tokens cannot be seen, so train for at least {LEAST} horizons."
+        )
+    x, y = np.log(rows.params), np.log(rows.tokens)
+    if np.ptp(np.log(rows.loss)) < 1e-9:
+        raise Refusal(f"{source}: the loss is the same in every run; there is nothing to fit.")
+    joint = np.corrcoef(x, y)[0, 1]
+    if 1 - joint**2 < ONE_LINE:
+        line = "one compute budget" if joint < 0 else "one ratio of tokens to parameters"
+        raise Refusal(
+            f"{source}: all runs lie on one line in ln(params), ln(tokens) (such as {line}), so the effects of the"
+            " two cannot be told apart; add runs off that line."
+        )
+
+
+def certificate(fit: Estimate) -> dict[str, Any]:
+    """Starts that agree, gradient, conditioning, bounds hit, identifiability of each parameter."""
+    solution, best = fit.solution, fit.best
+    value = solution.value[best]
+    agree = int((solution.value <= value + AGREE * max(abs(value), 1e-300)).sum())
+    free = np.flatnonzero(fit.problem.free & ~solution.at_bound[best])
+    hessian = solution.hessian[best][np.ix_(free, free)]
+    scale = np.sqrt(np.maximum(np.abs(np.diag(hessian)), 1e-300))
+    values = np.linalg.eigvalsh(hessian / np.outer(scale, scale))
+    condition = float(values[-1] / values[0]) if values[0] > 0 else float("inf")
+    covariance = fit.covariance
+    # The gradient in units of how far it could move the estimate, in standard errors.
+    gradient = solution.gradient[best]
+    unit = (fit.problem.sigma / fit.sigma) ** 2 if fit.sigma > 0 else 1.0
+    moved = np.sqrt(max(float(gradient @ covariance @ gradient), 0.0)) * unit
+    # Coordinates are log E, log A, log B, alpha, beta, log g: an error above 1 says "unknown within e".
+    errors = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    return {
+        "starts": len(solution.value),
+        "agree": agree,
+        "grad_norm": float(np.abs(gradient).max()),
+        "grad_in_standard_errors": float(moved),
+        "condition_number": condition,
+        "at_bounds": [NAMES[i] for i in np.flatnonzero(solution.at_bound[best])],
+        "converged": bool(solution.converged[best]),
+        "standard_errors": {
+            ("log_" if name not in ("alpha", "beta") else "") + name: float(errors[i])
+            for i, name in enumerate(NAMES)
+            if fit.problem.free[i]
+        },
+    }
+
+
+def refuse_failed(fit: Estimate, evidence: dict[str, Any], source: str) -> None:
+    """Raise Refusal when the solver did not reach an optimum, or reached one that says nothing."""
+    if not evidence["converged"] and evidence["grad_in_standard_errors"] > GRADIENT:
+        raise Refusal(
+            f"{source}: the fit did not converge (gradient {evidence['grad_norm']:.2g}, condition number"
+            f" {evidence['condition_number']:.2g}); the table does not determine this law."
+        )
+    stuck = [name for name in ("alpha", "beta") if name in evidence["at_bounds"]]
+    if stuck:
+        what = {"alpha": "parameters", "beta": "tokens"}[stuck[0]]
+        value = getattr(fit.law, stuck[0])
+        raise Refusal(
+            f"{source}: {stuck[0]} ends at its bound {value:g}: these losses do not fall with {what} as a power law"
+            " does; look for undertuned or diverged runs, or a wrong column."
+        )
+
+
+def data_objective(fit: Estimate) -> float:
+    """sum_i w_i huber_delta(r_i) of the rows alone, in units of log loss squared."""
+    size, delta = np.abs(fit.residuals), fit.problem.delta
+    return float(
+        (fit.rows.weights * np.where(size <= delta, 0.5 * size**2, delta * (size - 0.5 * delta))).sum()
+    )
+
+
+def prior_evidence(free: Estimate, shrunk: Estimate) -> dict[str, Any]:
+    """The prior's share of the information, and where the data alone disagree with it.
+
+    The share is trace(P H^-1) / p: P the prior's precision, H the whole curvature, p parameters.
+    """
+    problem = shrunk.problem
+    if problem.prior_c is None:
+        return {"share": 0.0, "disagreement": {}, "notes": []}
+    c, m, s = problem.prior_c, problem.prior_m, problem.prior_s
+    precision = (c / s[:, None] ** 2).T @ c
+    share = float(np.trace(precision @ shrunk.covariance) / problem.free.sum())
+    spread = free.covariance
+    apart: dict[str, float | None] = {}
+    notes = []
+    for row, mean, sd in zip(c, m, s, strict=True):
+        name = _prior_name(row)
+        if (row[free.solution.at_bound[free.best]] != 0).any():
+            apart[name] = None  # the data alone do not identify it, so they cannot disagree
+            continue
+        data_sd = float(np.sqrt(max(row @ spread @ row, 0.0)))
+        pull = (float(row @ free.theta) - float(mean)) / np.hypot(sd, data_sd)
+        apart[name] = float(pull)
+        if abs(pull) > DISAGREE:
+            notes.append(
+                f"the data alone disagree with the prior on {name} by {abs(pull):.1f} standard deviations"
+            )
+    return {"share": min(max(share, 0.0), 1.0), "disagreement": apart, "notes": notes}
+
+
+def _prior_name(row: np.ndarray) -> str:
+    if row[0]:
+        return "E"
+    if row[5]:
+        return "g"
+    return "alpha - beta" if row[4] < 0 else "the level of alpha and beta"

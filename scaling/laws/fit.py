@@ -1,0 +1,328 @@
+"""Approach 3 with evidence: the law, its intervals, its certificate, or a refusal in words.
+
+The default forecast is the p-norm law with weak shrinkage (estimate.Prior); the headline exponents
+come from the data alone. Internal forward validation says how wide the interval of a new run must
+be, and hands the forecast to the prior-free fit when that one forecasts three times better.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from scaling.errors import Refusal, ScalingError
+from scaling.files import read_json
+from scaling.laws import certificate as certify
+from scaling.laws.estimate import FREE, Estimate, Prior, Rows, estimate
+from scaling.laws.intervals import Missed, draws, exponent_interval, forward, forward_summary, log_loss_sd
+from scaling.laws.surface import PARAMETERS, Floats, PNormLaw, floats, law_from_dict, optimum_of
+
+if TYPE_CHECKING:
+    from scaling.runs import Runs
+
+FORMAT, VERSION = "scaling/fit", 1
+DRAWS = 200
+FEW_STEPS = 1000  # shorter runs have not left the warm-up regime: flagged and down-weighted
+GATE = 1 / 3  # the prior-free fit takes the forecast when its forward error is below this share
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted law with its evidence; `to_dict` is the content of fit.json."""
+
+    law: PNormLaw
+    objective: float  # sum of w_i huber_delta(r_i) over the rows, prior excluded
+    count: str
+    flops_convention: str
+    draws: Floats  # (k, 6) of (E, A, B, alpha, beta, g)
+    prior_free: PNormLaw
+    exponents: dict[str, dict[str, Any]]
+    certificate: dict[str, Any]
+    noise: float  # robust residual scale of log loss: one run's seed noise and lack of fit
+    forward: dict[str, Any]
+    c_max: float  # largest run's FLOPs, as the table states them
+    c_max_6nd: float  # the same as 6 N D in this fit's count
+    data: dict[str, Any]
+    settings: dict[str, Any]
+    intervals: dict[str, list[float]]
+    prior: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+    extras: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def inflation(self) -> float:
+        """How much wider than its own claim the interval is made, from past misses; at least 1."""
+        return float(self.forward["inflation"])
+
+    def loss(self, params: ArrayLike, tokens: ArrayLike) -> Floats:
+        """Expected loss, nats per token."""
+        return self.law.loss(params, tokens)
+
+    def predict(
+        self, params: ArrayLike, tokens: ArrayLike, level: float = 0.9
+    ) -> tuple[Floats, Floats, Floats]:
+        """(loss, lo, hi) for ONE NEW RUN at each (N, D): parameters, seed noise and form error."""
+        n, d = np.broadcast_arrays(floats(params), floats(tokens))
+        loss = self.law.loss(n, d)
+        sd = np.hypot(log_loss_sd(self.draws, n.ravel(), d.ravel()).reshape(n.shape), self.noise)
+        half = _z(level) * self.inflation * sd
+        return loss, loss * np.exp(-half), loss * np.exp(half)
+
+    def n_opt(self, flops: ArrayLike, level: float = 0.9) -> tuple[Floats, Floats, Floats]:
+        """(N, lo, hi) of least loss under 6 N D = flops."""
+        return self._optimum(flops, level, 0)
+
+    def d_opt(self, flops: ArrayLike, level: float = 0.9) -> tuple[Floats, Floats, Floats]:
+        """(D, lo, hi) of least loss under 6 N D = flops."""
+        return self._optimum(flops, level, 1)
+
+    def _optimum(self, flops: ArrayLike, level: float, which: int) -> tuple[Floats, Floats, Floats]:
+        c = floats(flops)
+        point = self.law.optimum(c)[which]
+        spread = np.log(optimum_of(self.draws, c.ravel())[which])
+        low, high = np.quantile(spread, [0.5 - level / 2, 0.5 + level / 2], axis=0)
+        shape = np.shape(c)
+        low, high = low.reshape(shape) - np.log(point), high.reshape(shape) - np.log(point)
+        widen = self.inflation
+        return point, point * np.exp(widen * np.minimum(low, 0)), point * np.exp(widen * np.maximum(high, 0))
+
+    def extrapolation(self, params: ArrayLike, tokens: ArrayLike) -> Floats:
+        """6 N D over that of the largest run of the table."""
+        return 6.0 * floats(params) * floats(tokens) / self.c_max_6nd
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "law": self.law.to_dict(),
+            "objective": self.objective,
+            "settings": self.settings,
+            "exponents": self.exponents,
+            "intervals": self.intervals,
+            "certificate": self.certificate,
+            "convention": {"params": self.count, "flops": self.flops_convention},
+            "data": self.data,
+            "noise": self.noise,
+            "c_max": self.c_max,
+            "c_max_6nd": self.c_max_6nd,
+            "forward": self.forward,
+            "prior_free": self.prior_free.to_dict(),
+            "prior": self.prior,
+            "notes": list(self.notes),
+            "extras": self.extras,
+            "draws": {"columns": list(PARAMETERS), "rows": _rounded(self.draws)},
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any], where: str = "fit") -> Fit:
+        """The fit written by `to_dict`; `where` names the file in messages."""
+        try:
+            if value.get("version") != VERSION:
+                raise ScalingError(
+                    f"{where}: version {value.get('version')!r} of a fit is not known; this program reads {VERSION}."
+                )
+            rows = np.array(value["draws"]["rows"], dtype=np.float64)
+            if rows.ndim != 2 or rows.shape[1] != len(PARAMETERS) or not np.isfinite(rows).all():
+                raise ScalingError(f"{where}: field 'draws' must hold rows of {len(PARAMETERS)} numbers.")
+            return cls(
+                law=law_from_dict(value["law"], where),
+                objective=float(value["objective"]),
+                count=str(value["convention"]["params"]),
+                flops_convention=str(value["convention"]["flops"]),
+                draws=rows,
+                prior_free=law_from_dict(value["prior_free"], where),
+                exponents=dict(value["exponents"]),
+                certificate=dict(value["certificate"]),
+                noise=float(value["noise"]),
+                forward={**value["forward"], "inflation": float(value["forward"]["inflation"])},
+                c_max=float(value["c_max"]),
+                c_max_6nd=float(value["c_max_6nd"]),
+                data=dict(value["data"]),
+                settings=dict(value["settings"]),
+                intervals=dict(value["intervals"]),
+                prior=value["prior"],
+                notes=tuple(value["notes"]),
+                extras=dict(value["extras"]),
+            )
+        except KeyError as error:
+            raise ScalingError(f"{where}: field {error.args[0]!r} of a fit is missing.") from None
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ScalingError(f"{where}: not a usable fit ({error}).") from None
+
+
+def load_fit(path: str | Path) -> Fit:
+    """Read fit.json."""
+    return Fit.from_dict(read_json(path, expect=FORMAT), str(path))
+
+
+def load_prior(path: str | Path) -> Prior:
+    """A prior as JSON: {"format": "scaling/prior", "version": 1, "exponent": 0.3, ...}."""
+    value = read_json(path, expect="scaling/prior")
+    return Prior.from_dict(
+        {k: v for k, v in value.items() if k not in ("format", "version", "notes")}, str(path)
+    )
+
+
+def rows_of(runs: Runs, count: str = "total") -> tuple[Rows, np.ndarray]:
+    """What the fit sees of a run table, and which rows have few steps.
+
+    A run of s < 1000 steps counts as s / 1000 of a run.
+    """
+    weights = np.ones(len(runs))
+    few = np.zeros(len(runs), bool)
+    if "steps" in runs.table:
+        steps = runs.column("steps")
+        few = steps < FEW_STEPS  # a missing step count compares false
+        weights = np.where(few, np.maximum(steps, 1.0) / FEW_STEPS, 1.0)
+    return Rows.of(runs.params(count), runs.tokens, runs.loss, weights, runs.groups), few
+
+
+def fit(
+    runs: Runs,
+    family: str = "pnorm",
+    count: str = "total",
+    prior: str | Path | Prior | None = "default",
+    delta: float | None = None,
+    bootstrap: int = DRAWS,
+    seed: int = 0,
+) -> Fit:
+    """Fit `family` to a run table.
+
+    `prior` is "default", a Prior, the path of a prior file, or None for the data alone. `delta` is
+    the Huber threshold of log loss (None: 1.345 robust scales). Raises Refusal when the table
+    cannot identify the law.
+    """
+    if family not in FREE:
+        raise ScalingError(f"unknown family {family!r}; known are {', '.join(FREE)}.")
+    if delta is not None and not (math.isfinite(delta) and delta > 0):
+        raise ScalingError(f"delta must be a positive number, not {delta!r}.")
+    if bootstrap < 20:
+        raise ScalingError(f"at least 20 bootstrap draws are needed, not {bootstrap}.")
+    chosen = (
+        Prior()
+        if prior == "default"
+        else prior
+        if isinstance(prior, Prior) or prior is None
+        else load_prior(prior)
+    )
+    rows, few = rows_of(runs, count)
+    certify.refuse_unfit(rows, family, runs.source)
+    notes = list(runs.notes)
+    free = estimate(rows, family, None, delta)
+    shrunk = free if chosen is None else estimate(rows, family, chosen, delta)
+    misses = forward(rows, family, chosen, delta, seed)
+    used = shrunk
+    if chosen is not None and _gate(misses, free):
+        used = free
+        misses = [dataclasses.replace(m, error=m.free_error) for m in misses]
+        notes.append(
+            "the forecast is the prior-free fit: inside the table it forecast the dearer runs more than"
+            " three times better than the fit with the prior"
+        )
+    evidence = certify.certificate(used)
+    certify.refuse_failed(used, evidence, runs.source)
+    vectors = draws(used, bootstrap, seed)
+    exponents = {
+        "prior_free": exponent_interval(free, draws(free, bootstrap, seed) if used is not free else vectors)
+    }
+    if chosen is not None:
+        exponents["with_prior"] = exponent_interval(
+            shrunk, vectors if used is shrunk else draws(shrunk, bootstrap, seed)
+        )
+    prior_record = None
+    if chosen is not None:
+        prior_record = {"used": used is shrunk, **chosen.to_dict(), **certify.prior_evidence(free, shrunk)}
+        notes.extend(prior_record.pop("notes"))
+    extras = {"by_count": _by_count(runs, family, chosen, delta)}
+    extras |= _few_steps(rows, few, used, notes)
+    free_bounds = certify.certificate(free)["at_bounds"]
+    if free_bounds:
+        notes.append(
+            f"without a prior {', '.join(free_bounds)} end{'s' * (len(free_bounds) == 1)} at a bound:"
+            " the data alone do not identify it"
+        )
+    return Fit(
+        law=used.law,
+        objective=certify.data_objective(used),
+        count=count,
+        flops_convention=runs.flops_convention,
+        draws=vectors,
+        prior_free=free.law,
+        exponents=exponents,
+        certificate=evidence,
+        noise=used.sigma if delta is None or used.prior is not None else free.sigma,
+        forward=forward_summary(misses),
+        c_max=float(runs.flops.max()),
+        c_max_6nd=float(rows.flops.max()),
+        data={"rows": len(rows), "runs": len(np.unique(rows.groups)), "sha256": runs.sha256,
+              "source": Path(runs.source).name, "bad_rows": len(runs.bad)},
+        settings={"family": family, "count": count, "delta": used.problem.delta, "seed": seed,
+                  "draws": bootstrap, "few_steps": FEW_STEPS, "prior": chosen is not None},
+        intervals=_intervals(vectors),
+        prior=prior_record,
+        notes=tuple(notes),
+        extras=extras,
+    )  # fmt: skip
+
+
+def _gate(misses: list[Missed], free: Estimate) -> bool:
+    """Does the data-alone fit deserve the forecast? Better in every split, 3x in all, and identified."""
+    if not misses or certify.certificate(free)["at_bounds"]:
+        return False
+    with_prior = [float(np.abs(m.error).mean()) for m in misses]
+    alone = [float(np.abs(m.free_error).mean()) for m in misses]
+    return sum(alone) < GATE * sum(with_prior) and all(a < w for a, w in zip(alone, with_prior, strict=True))
+
+
+def _by_count(
+    runs: Runs, family: str, prior: Prior | None, delta: float | None
+) -> dict[str, dict[str, float]]:
+    """The exponent a of N_opt under every counting convention that the table allows."""
+    out = {}
+    for count in runs.counts():
+        rows, _ = rows_of(runs, count)
+        out[count] = {"prior_free": estimate(rows, family, None, delta).law.a}
+        if prior is not None:
+            out[count]["with_prior"] = estimate(rows, family, prior, delta).law.a
+    return out
+
+
+def _few_steps(rows: Rows, few: np.ndarray, used: Estimate, notes: list[str]) -> dict[str, Any]:
+    """The same fit without the rows of few steps, and a note that says what they change."""
+    if not few.any():
+        return {}
+    said = f"{int(few.sum())} of {len(rows)} runs have under {FEW_STEPS} steps and weigh steps/{FEW_STEPS}"
+    left = rows.select(~few)
+    try:
+        certify.refuse_unfit(left, used.family, "the table without them")
+    except Refusal:
+        notes.append(f"{said}; without them too few runs are left for a fit")
+        return {"few_steps": {"rows": int(few.sum()), "without": None}}
+    other = estimate(left, used.family, used.prior, used.problem.delta if used.prior is None else None)
+    notes.append(
+        f"{said}; without them the exponent of N_opt is {other.law.a:.3f} instead of {used.law.a:.3f}"
+    )
+    return {"few_steps": {"rows": int(few.sum()), "without": {"law": other.law.to_dict(), "a": other.law.a}}}
+
+
+def _intervals(vectors: Floats) -> dict[str, list[float]]:
+    low, high = np.quantile(vectors, [0.05, 0.95], axis=0)
+    return {name: [float(low[i]), float(high[i])] for i, name in enumerate(PARAMETERS)}
+
+
+def _rounded(rows: Floats, digits: int = 8) -> list[list[float]]:
+    return [[float(f"{v:.{digits}g}") for v in row] for row in rows.tolist()]
+
+
+def _z(level: float) -> float:
+    if not 0 < level < 1:
+        raise ScalingError(f"an interval's level must lie between 0 and 1, not {level!r}.")
+    return NormalDist().inv_cdf(0.5 + level / 2)
