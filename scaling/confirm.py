@@ -29,9 +29,13 @@ def confirmations(
     planned: Shape,
     recipe: Recipe | None,
     unique_tokens: int | None,
+    noise: float,
     level: float,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """(rows of the plan's `confirmations`, notes); empty without a recipe to run them by."""
+    """(rows of the plan's `confirmations`, notes); empty without a recipe to run them by.
+
+    `noise` is the deviation of one run's loss between seeds, in nats.
+    """
     if recipe is None:
         return [], []
     notes: list[str] = []
@@ -45,13 +49,15 @@ def confirmations(
         return float(fit.law.loss(shape.params(members.count), tokens(shape)))
 
     usable = [s for s in members.shapes if unique_tokens is None or tokens(s) <= unique_tokens]
-    needed = NOISE_MULTIPLE * fit.noise * loss(planned)
+    needed = NOISE_MULTIPLE * noise
 
     def neighbour(direction: int) -> tuple[Shape | None, float]:
         """The nearest neighbour that is expected to differ enough, and that difference."""
         found: tuple[Shape | None, float] = (None, 0.0)
         for k in FACTORS:
-            shape = min(usable, key=lambda s: abs(math.log(s.params(members.count) / (centre * k**direction))))
+            shape = min(
+                usable, key=lambda s: abs(math.log(s.params(members.count) / (centre * k**direction)))
+            )
             if direction * math.log(shape.params(members.count) / centre) < math.log(NEAREST):
                 break  # the family, or the data, ends before this factor
             found = (shape, loss(shape) - loss(planned))
@@ -69,7 +75,7 @@ def confirmations(
         if difference < needed:
             notes.append(
                 f"The {side} confirmation run is expected to differ by {difference:.3g} nats, less than "
-                f"{NOISE_MULTIPLE:g}x the noise ({needed / NOISE_MULTIPLE:.2g} nats): one seed may not tell."
+                f"{NOISE_MULTIPLE:g}x the noise ({noise:.2g} nats): one seed may not tell."
             )
         shapes.append(shape)
     rows = []

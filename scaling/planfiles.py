@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scaling.errors import ScalingError
 from scaling.files import from_mapping, read_json, write_json
@@ -12,6 +12,11 @@ from scaling.planner import DEFAULT_WASTE, FORMAT, VERSION, plan_fit
 from scaling.recipe import Recipe
 from scaling.seal import check_seal
 from scaling.shape import ShapeFamily
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LEAST_REPEATS = 4  # repeats beyond the first run of a cell; fewer say too little about the noise
 
 
 def plan_sweep(
@@ -36,10 +41,12 @@ def plan_sweep(
             f"{folder / 'fit.json'}` makes it."
         )
     fit = load_fit(folder / "fit.json")
-    bands = None
+    bands = noise = None
     if (folder / "runs.csv").exists():
+        runs = read_runs(folder / "runs.csv", skip_bad=True)
+        noise = seed_noise(runs.table)
         try:
-            bands = isoflop(read_runs(folder / "runs.csv", skip_bad=True), count=fit.count)
+            bands = isoflop(runs, count=fit.count)
         except ScalingError:
             bands = None  # no bands, no straight line: the plan then has one rival fewer
     return plan_fit(
@@ -50,9 +57,24 @@ def plan_sweep(
         isoflop=bands,
         data_sha256=sha256,
         unique_tokens=int(unique),
+        seed_noise=noise,
         waste=waste,
         force=force,
     )
+
+
+def seed_noise(table: pd.DataFrame) -> float | None:
+    """Deviation of log loss between seeds of the same cell; None when too few cells were repeated."""
+    import numpy as np
+
+    if not {"params", "tokens", "loss", "seed"} <= set(table.columns):
+        return None
+    groups = table.assign(log_loss=np.log(table["loss"])).groupby(["params", "tokens"])["log_loss"]
+    freedom = int((groups.size() - 1).sum())
+    if freedom < LEAST_REPEATS:
+        return None
+    squares = float((groups.var(ddof=0) * groups.size()).sum())
+    return float(np.sqrt(squares / freedom))
 
 
 def read_plan(path: str | Path) -> dict[str, Any]:
@@ -75,10 +97,30 @@ def write_plan(path: str | Path, plan: Mapping[str, Any]) -> Path:
         try:
             there = read_json(path, expect=FORMAT)
         except ScalingError:
-            raise ScalingError(f"{path}: exists and is no plan; it is left alone, choose another --out.") from None
+            raise ScalingError(
+                f"{path}: exists and is no plan; it is left alone, choose another --out."
+            ) from None
         if there == plan:
             return path
         raise ScalingError(
             f"{path}: already holds another sealed plan; it is left alone, choose another --out or remove it."
         )
     return write_json(path, plan)
+
+
+def read_results(folder: str | Path, plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The results below DIR/launch by folder name; a launch of another plan is refused."""
+    place = Path(folder) / "launch"
+    if not place.is_dir():
+        raise ScalingError(
+            f"{place}: nothing was launched yet; `scaling launch {Path(folder) / 'plan.json'}`."
+        )
+    if (place / "launch.json").exists():
+        launched = read_json(place / "launch.json", expect="scaling/launch").get("plan_seal")
+        if launched != plan["seal"]:
+            raise ScalingError(
+                f"{place}: its runs were launched from another plan (seal {str(launched)[:12]}, not "
+                f"{plan['seal'][:12]}); they say nothing about this one."
+            )
+    paths = sorted(place.glob("*/result.json"))
+    return {path.parent.name: read_json(path, expect="scaling/result") for path in paths}

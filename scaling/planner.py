@@ -71,7 +71,9 @@ def plan_published(
     extrapolation = None if law.compute_max is None else flops / law.compute_max
     forced = _check_reach(extrapolation, f"the law {law.name!r}", law.compute_max, force)
     if law.compute_max is None:
-        notes.append(f"The largest run behind {law.name!r} is not known: how far this extrapolates is not checked.")
+        notes.append(
+            f"The largest run behind {law.name!r} is not known: how far this extrapolates is not checked."
+        )
     if law.compute_min is not None and flops < law.compute_min / 10:
         notes.append(
             f"The budget lies {law.compute_min / flops:.3g}x below the smallest of the law's runs: small "
@@ -137,6 +139,7 @@ def plan_fit(
     isoflop: IsoFlop | None = None,
     data_sha256: str | None = None,
     unique_tokens: int | None = None,
+    seed_noise: float | None = None,
     seq: int | None = None,
     waste: float = DEFAULT_WASTE,
     force: bool = False,
@@ -147,6 +150,7 @@ def plan_fit(
     each shape's exact FLOPs per token, and the shape of least predicted loss is chosen. `recipe`
     makes the plan launchable: whole steps, and confirmation runs around the planned size.
     `unique_tokens` is how much training data there is: a run that repeats data is refused.
+    `seed_noise` is the deviation of log loss between seeds; without it the fit's residuals stand in.
     """
     _check_request(flops, waste)
     convention, count = _conventions(fit)
@@ -169,8 +173,15 @@ def plan_fit(
         notes.append(f"The run has only {steps} steps; runs under {FEW_STEPS} lie off the law.")
     loss, loss_lo, loss_hi = (float(x) for x in fit.predict(shape.params(count), tokens, level=LEVEL))
     low, high = members.band(law, waste)
+    noise = fit.noise if seed_noise is None else seed_noise
     runs, said = confirmations(
-        fit=fit, members=members, planned=shape, recipe=recipe, unique_tokens=unique_tokens, level=LEVEL
+        fit=fit,
+        members=members,
+        planned=shape,
+        recipe=recipe,
+        unique_tokens=unique_tokens,
+        noise=noise * loss,
+        level=LEVEL,
     )
     notes += said
     return sealed(
@@ -193,9 +204,9 @@ def plan_fit(
             "convention": {"params": count, "flops": convention},
             "optimum": {
                 "params": best_n,
-                **_ends("params", spread_n),
+                **_ends("params", best_n, spread_n, fit.inflation),
                 "tokens": best_d,
-                **_ends("tokens", spread_d),
+                **_ends("tokens", best_d, spread_d, fit.inflation),
                 "tokens_per_param": best_d / best_n,
                 "loss": best_loss,
                 "loss_lo": loss_lo,
@@ -218,7 +229,11 @@ def plan_fit(
             "recipe_sha256": None if recipe is None else recipe.sha256,
             "data_sha256": data_sha256,
             "unique_tokens": unique_tokens,
-            "noise": {"log_loss": fit.noise, "loss": fit.noise * loss},
+            "noise": {
+                "log_loss": noise,
+                "loss": noise * loss,
+                "source": "residuals of the fit" if seed_noise is None else "seeds of the sweep",
+            },
             "confirmations": runs,
         }
     )
@@ -313,9 +328,13 @@ def _run_keys(shape: Shape, tokens: float, seq: int) -> dict[str, Any]:
     }
 
 
-def _ends(name: str, values: np.ndarray) -> dict[str, float]:
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return {f"{name}_lo": float(low), f"{name}_hi": float(high)}
+def _ends(name: str, point: float, values: np.ndarray, inflation: float) -> dict[str, float]:
+    """The interval of draws around `point`, widened in logarithms by what the fit's past misses demand."""
+    low, high = np.log(np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) / point)
+    return {
+        f"{name}_lo": point * math.exp(inflation * min(low, 0.0)),
+        f"{name}_hi": point * math.exp(inflation * max(high, 0.0)),
+    }
 
 
 def _naive(members: Ladder, fit: Fit, isoflop: IsoFlop | None) -> list[dict[str, Any]]:

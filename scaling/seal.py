@@ -28,5 +28,5 @@ def check_seal(plan: Mapping[str, Any], where: str = "plan") -> None:
         raise ScalingError(f"{where}: carries no seal, so its prediction cannot be trusted; plan again.")
     if plan[SEAL] != seal_of(plan):
         raise ScalingError(
-            f"{where}: the seal is broken: the file was changed after it was sealed; restore it or plan again."
+            f"{where}: the seal is broken: it was changed after it was sealed; restore it or plan again."
         )

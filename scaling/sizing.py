@@ -45,7 +45,7 @@ def generic_family(vocab: int = GENERIC_VOCAB) -> ShapeFamily:
 
 
 def generic_shape(target: float, size_of: Callable[[Shape], float], vocab: int = GENERIC_VOCAB) -> Shape:
-    """A buildable shape whose `size_of` is within 1% of `target`, as near to width = 128 layers as that allows.
+    """A buildable shape whose `size_of` is within 1% of `target`, its width near 128 times its depth.
 
     An error of 1% in size weighs as much as a width 22% off 128 layers.
 
@@ -157,7 +157,7 @@ class Ladder:
 def ladder(
     family: ShapeFamily, centre: float, flops: float, seq: int, convention: Convention, count: Count
 ) -> Ladder:
-    """The family's members from centre / 12 to centre x 12 parameters, every one unless there are over 400."""
+    """The family's members from centre / 12 to centre x 12 parameters, all unless over 400."""
     low = family.nearest(max(1.0, centre / LADDER_SPAN), count).width
     high = family.nearest(centre * LADDER_SPAN, count).width
     unit = family.width_multiple

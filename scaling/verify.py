@@ -30,18 +30,27 @@ VERSION = 1
 DRAWS = 4000
 LEVEL = 0.9
 GOOD_WASTE = 0.1
+NOISE_FREEDOM = 4
 SAME_TOKENS = 0.005  # a result belongs to a confirmation run when its tokens agree this closely
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The results of one confirmation run: mean loss over its seeds."""
+    """The results of one confirmation run, lowest seed first.
+
+    The sealed prediction is for one new run, so the first seed alone is held against it; the size is
+    measured with the mean over the seeds.
+    """
 
     factor: float
     params: float
     tokens: float
     losses: tuple[float, ...]
     void: str | None = None
+
+    @property
+    def first(self) -> float:
+        return self.losses[0]
 
     @property
     def loss(self) -> float:
@@ -68,7 +77,8 @@ def score(
     if planned is None:
         reason = f" ({failures[0]['why']})" if failures else ""
         raise Refusal(f"{where}: the planned run has no finished result{reason}; `scaling launch` trains it.")
-    sd = _noise(plan, outcomes)
+    noise = _noise(plan, outcomes)
+    sd = noise["loss"]
     prediction = _score_prediction(plan["prediction"], planned)
     allocation = _score_allocation(plan, outcomes, sd)
     naive = [_score_naive(row, prediction, allocation, plan, outcomes) for row in plan["naive"]]
@@ -81,10 +91,16 @@ def score(
         "naive": naive,
         "neighbours": _score_neighbours(plan, outcomes),
         "runs": [
-            {"factor": o.factor, "params": o.params, "tokens": o.tokens, "loss": o.loss, "seeds": len(o.losses)}
+            {
+                "factor": o.factor,
+                "params": o.params,
+                "tokens": o.tokens,
+                "loss": o.loss,
+                "seeds": len(o.losses),
+            }
             for o in outcomes
         ],
-        "noise": {"loss": sd, "source": "seeds" if _repeated(outcomes) else "plan"},
+        "noise": noise,
         "failed": failures,
         "forced": list(plan.get("forced", ())),
         "void": planned.void,
@@ -130,7 +146,10 @@ def _collect(
             factor=row["factor"],
             params=row["params"],
             tokens=row["tokens"],
-            losses=tuple(float(result["loss"]) for result in found[row["factor"]]),
+            losses=tuple(
+                float(result["loss"])
+                for result in sorted(found[row["factor"]], key=lambda result: result.get("seed") or 0)
+            ),
             void=_void(plan, row),
         )
         for row in rows
@@ -154,16 +173,19 @@ def _void(plan: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _repeated(outcomes: Sequence[Outcome]) -> bool:
-    return any(len(o.losses) > 1 for o in outcomes)
+def _noise(plan: Mapping[str, Any], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Seed noise of one run in nats: what the plan foresaw, updated by the seeds that were run.
 
-
-def _noise(plan: Mapping[str, Any], outcomes: Sequence[Outcome]) -> float:
-    """Seed noise of one run in nats: pooled over repeated seeds, else as the plan foresaw it."""
-    if _repeated(outcomes):
-        squares = sum((x - o.loss) ** 2 for o in outcomes for x in o.losses)
-        return math.sqrt(squares / sum(len(o.losses) - 1 for o in outcomes))
-    return float((plan.get("noise") or {}).get("loss") or 0.0)
+    A handful of seeds measures a deviation badly, so the plan's figure counts as NOISE_FREEDOM repeats.
+    """
+    foreseen = (plan.get("noise") or {}).get("loss")
+    squares = sum((x - o.loss) ** 2 for o in outcomes for x in o.losses)
+    freedom = sum(len(o.losses) - 1 for o in outcomes)
+    if foreseen is not None:
+        pooled = math.sqrt((NOISE_FREEDOM * foreseen**2 + squares) / (NOISE_FREEDOM + freedom))
+    else:
+        pooled = math.sqrt(squares / freedom) if freedom else 0.0
+    return {"loss": pooled, "foreseen": foreseen, "repeats": freedom}
 
 
 def _score_prediction(prediction: Mapping[str, Any], planned: Outcome) -> dict[str, Any]:
@@ -174,14 +196,17 @@ def _score_prediction(prediction: Mapping[str, Any], planned: Outcome) -> dict[s
         "predicted_hi": high,
         "level": prediction["level"],
         "half_width": (high - low) / 2 / loss,
-        "actual": planned.loss,
-        "error": loss / planned.loss - 1,
-        "inside": bool(low <= planned.loss <= high),
+        "actual": planned.first,
+        "actual_by_seed": list(planned.losses),
+        "error": loss / planned.first - 1,
+        "inside": bool(low <= planned.first <= high),
         "void": planned.void,
     }
 
 
-def _score_allocation(plan: Mapping[str, Any], outcomes: Sequence[Outcome], sd: float) -> dict[str, Any] | None:
+def _score_allocation(
+    plan: Mapping[str, Any], outcomes: Sequence[Outcome], sd: float
+) -> dict[str, Any] | None:
     """The measured minimum and the waste of the planned size; None without a run on either side."""
     usable = [o for o in outcomes if o.void is None]
     at = next((i for i, o in enumerate(usable) if o.factor == 1.0), None)
@@ -255,9 +280,7 @@ def _score_naive(
     """A rival's error of loss beside the plan's, and the measured waste of its size."""
     scored: dict[str, Any] = {key: row[key] for key in ("name", "params", "tokens", "loss")}
     scored["error"] = None if row["loss"] is None else row["loss"] / prediction["actual"] - 1
-    scored["skill"] = (
-        None if not scored["error"] else 1 - abs(prediction["error"]) / abs(scored["error"])
-    )
+    scored["skill"] = None if not scored["error"] else 1 - abs(prediction["error"]) / abs(scored["error"])
     scored["waste"] = scored["skill_in_waste"] = None
     parabola = None if allocation is None else allocation["parabola"]
     if allocation is not None and parabola is not None:
@@ -288,8 +311,8 @@ def _verdicts(report: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     prediction, allocation = report["prediction"], report["allocation"]
     if report["void"] is None:
         (hits if prediction["inside"] else misses).append(
-            f"loss {prediction['actual']:.4f} lies {'inside' if prediction['inside'] else 'OUTSIDE'} the sealed "
-            f"interval {prediction['predicted_lo']:.4f} to {prediction['predicted_hi']:.4f}"
+            f"loss {prediction['actual']:.4f} lies {'inside' if prediction['inside'] else 'OUTSIDE'} the "
+            f"sealed interval {prediction['predicted_lo']:.4f} to {prediction['predicted_hi']:.4f}"
         )
     if allocation is not None:
         good = allocation["waste"] <= GOOD_WASTE or allocation["beats_both_neighbours"]
@@ -322,8 +345,8 @@ def _sentence(report: Mapping[str, Any]) -> str:
         )
     else:
         said += (
-            " The confirmation runs show no minimum between them: the best size lies beyond one of them, and the "
-            f"planned one wastes at least {format_percent(a['waste'])} of the compute."
+            " The confirmation runs show no minimum between them: the best size lies beyond one of them, and "
+            f"the planned one wastes at least {format_percent(a['waste'])} of the compute."
         )
     return said + (
         f" Seed noise of one run is {report['noise']['loss']:.3g} nats, worth "

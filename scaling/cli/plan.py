@@ -48,7 +48,9 @@ def command(
     from scaling.quantities import parse_count, parse_flops, parse_money
     from scaling.sizing import GENERIC_SEQ, GENERIC_VOCAB
 
-    sources = [name for name, value in (("--law", law), ("--fit", fit), ("--sweep", sweep)) if value is not None]
+    sources = [
+        name for name, value in (("--law", law), ("--fit", fit), ("--sweep", sweep)) if value is not None
+    ]
     if len(sources) > 1:
         raise UsageError(f"{' and '.join(sources)} exclude one another; give one of them.")
     budget = parse_flops(flops, "--flops")
@@ -72,9 +74,7 @@ def command(
 
         plan = plan_fit(budget, load_fit(fit), seq=length, waste=waste, force=force)
     else:
-        plan = plan_published(
-            budget, law or DEFAULT_LAW, seq=length, vocab=words, waste=waste, force=force
-        )
+        plan = plan_published(budget, law or DEFAULT_LAW, seq=length, vocab=words, waste=waste, force=force)
     if chip is not None:
         from scaling.hardware.runtime import run_time
 

@@ -93,8 +93,8 @@ def _decision(plan: Mapping[str, Any]) -> list[Text]:
     if time is not None:
         line = Text.assemble(
             (format_duration(time["seconds"]), "bold cyan"),
-            f" on {time['chips']:,} x {time['title']} at {format_percent(time['utilisation'], 0)} of its dense "
-            f"{time['peak_format']} peak: {format_count(time['chip_hours'])} chip-hours",
+            f" on {time['chips']:,} x {time['title']} at {format_percent(time['utilisation'], 0)} of its "
+            f"dense {time['peak_format']} peak: {format_count(time['chip_hours'])} chip-hours",
         )
         if time["cost_usd"] is not None:
             line.append(", ").append(format_money(time["cost_usd"]), style="bold")
@@ -111,7 +111,9 @@ def _reasons(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     if law["name"] == "fit":
         runs = plan["inputs"].get("runs") or {}
-        rows.append(("Law", f"fitted to {runs.get('rows', '?')} runs of up to {format_flops(law['c_max'])} FLOPs"))
+        rows.append(
+            ("Law", f"fitted to {runs.get('rows', '?')} runs of up to {format_flops(law['c_max'])} FLOPs")
+        )
     else:
         rows.append(("Law", f"{law['name']}: {law['title']}"))
         rows.append(("", f"{law['citation']}; {law['place']}"))
@@ -131,7 +133,9 @@ def _reasons(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
          f"{shape['head_dim']}, ffn {shape['ffn']:,}, vocabulary {shape['vocab']:,}: {shape['params']:,} "
          f"parameters, {shape['params_non_embedding']:,} without embeddings")
     )  # fmt: skip
-    rows.append(("FLOPs", ", ".join(f"{format_flops(plan['flops'][k])} by {CONVENTIONS[k]}" for k in SHOWN_FLOPS)))
+    rows.append(
+        ("FLOPs", ", ".join(f"{format_flops(plan['flops'][k])} by {CONVENTIONS[k]}" for k in SHOWN_FLOPS))
+    )
     if plan["steps"] is not None:
         rows.append(("Steps", f"{plan['steps']:,} of {plan['batch']} sequences of {plan['seq']} tokens"))
     if plan["time"] is not None and plan["time"]["price_source"] not in (None, "as given"):
@@ -167,7 +171,9 @@ def _loss(value: float | None) -> str:
 def _naive(plan: Mapping[str, Any]) -> Table:
     table = _table(" rule", "params", "tokens", "loss")
     for row in plan["naive"]:
-        table.add_row(f" {row['name']}", format_count(row["params"]), format_count(row["tokens"]), _loss(row["loss"]))
+        table.add_row(
+            f" {row['name']}", format_count(row["params"]), format_count(row["tokens"]), _loss(row["loss"])
+        )
     return table
 
 

@@ -56,9 +56,7 @@ class Chip:
             value = self.figure(f"{form}_tflops")
             if value is not None:
                 return value * 1e12, form
-        raise ScalingError(
-            f"{self.title}: no dense bf16 or fp16 peak is known, so no time can be estimated."
-        )
+        raise ScalingError(f"{self.title}: no dense bf16 or fp16 peak is known, so no time can be estimated.")
 
     def to_dict(self) -> dict[str, object]:
         return {

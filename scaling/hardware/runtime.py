@@ -47,7 +47,7 @@ def run_time(
     utilisation: float = DEFAULT_UTILISATION,
     price_usd: float | None = None,
 ) -> RunTime:
-    """Time of `flops` (counted under `convention`) on `chips` chips at a share `utilisation` of the dense peak.
+    """Time of `flops`, counted under `convention`, at a share `utilisation` of the chips' dense peak.
 
     >>> from scaling.hardware.catalogue import find_chip
     >>> round(run_time(1e22, "6nd", find_chip("a100-80gb"), 1000).chip_hours)

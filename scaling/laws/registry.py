@@ -18,7 +18,9 @@ TABLE_A3_APPROACH_2 = (1.84e19, 1.20e20, 1.32e22, 6.88e23, 4.54e24, 1.18e25, 4.1
 
 PALM2_1E21 = Point(1e21, 3.35e9, "Table 1", "secondary")
 PALM2_1E22 = Point(1e22, 10.7e9, "Table 1", "secondary")
-PALM2_TRAINED = Point(1e22, 9.5e9, "section 2.2: 'in fact around 9.5B', the best of the sizes trained", "primary")
+PALM2_TRAINED = Point(
+    1e22, 9.5e9, "section 2.2: 'in fact around 9.5B', the best of the sizes trained", "primary"
+)
 
 NANOCHAT_FLOPS = (1e18, 2e18, 5e18, 1e19)
 
@@ -27,8 +29,8 @@ _LAWS = (
         name="palm2",
         title="PaLM 2 technical report: two published optima",
         citation="Anil et al. 2023, PaLM 2 Technical Report, arXiv:2305.10403",
-        place="Table 1's optimal sizes at 1e21 and 1e22 FLOPs as quoted by a secondary source [secondary source]; "
-        "the power law is drawn through these two points",
+        place="Table 1's optimal sizes at 1e21 and 1e22 FLOPs [secondary source: as quoted by a reader]; the "
+        "power law is drawn through these two points",
         evidence="secondary",
         gives="N(C)",
         count="total",
@@ -105,7 +107,7 @@ _LAWS = (
     PublishedLaw(
         name="besiroglu",
         title="Besiroglu et al.: Chinchilla's approach 3, fitted properly",
-        citation="Besiroglu, Erdil, Barnett, You 2024, Chinchilla Scaling: A replication attempt, arXiv:2404.10102",
+        citation="Besiroglu et al. 2024, Chinchilla Scaling: A replication attempt, arXiv:2404.10102",
         place="the replication's estimates of E, A, B, alpha, beta with bootstrap standard errors",
         evidence="primary",
         gives="loss",
@@ -147,8 +149,8 @@ _LAWS = (
         exponents="a = 0.73",
         n_law=PowerLaw(1.3e9, 0.73, PF_DAY),
         notes=(
-            "Superseded: counting without embeddings and head at small scale explains most of the gap between "
-            "0.73 and 0.50 (Pearce and Song 2024, arXiv:2406.12907; Porian et al. 2024, arXiv:2406.19146).",
+            "Superseded: counting without embeddings and head at small scale explains most of the gap "
+            "between 0.73 and 0.50 (Pearce and Song 2024, arXiv:2406.12907; Porian et al. 2024, arXiv:2406.19146).",
             "C is C_min: compute at a batch far below the critical one.",
         ),
     ),
@@ -207,8 +209,8 @@ _LAWS = (
         exponents="b = 0.537",
         d_law=PowerLaw(0.299, 0.537),
         notes=(
-            "The paper's text prints (0.53, 0.29), which misses its own 16.55T tokens at 3.8e25 FLOPs by 37%; "
-            "the legend's coefficients give 16.3T.",
+            "The paper's text prints (0.53, 0.29), which misses its own 16.55T tokens at 3.8e25 FLOPs by 37%; the "
+            "legend's coefficients give 16.3T.",
             "Which parameters and FLOPs are counted is not stated; total and 6 N D are assumed.",
         ),
         aliases=("llama-3",),

@@ -1,0 +1,81 @@
+"""`scaling laws`: the published laws that plans can be made from or compared with."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from scaling.cli import output
+
+
+def command(
+    name: Annotated[str | None, typer.Argument(help="One law, shown in full.")] = None,
+    flops: Annotated[str, typer.Option("--flops", help="Budget at which the optima are listed.")] = "1e22",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List the published laws, with citations and conventions.
+
+    Each law is solved in its own parameter and FLOP count; nothing is converted between rows.
+    """
+    from scaling.laws.published import find_law
+    from scaling.laws.registry import LAWS
+    from scaling.quantities import format_count, format_flops, parse_flops
+    from scaling.rivals import panel_row
+
+    budget = parse_flops(flops, "--flops")
+    if name is not None:
+        law = find_law(name)
+        content = law.to_dict() | {"at": {"flops": budget} | panel_row(law, budget)}
+        shown = {
+            "law": f"{law.name}: {law.title}",
+            "citation": law.citation,
+            "read in": f"{law.place} ({law.evidence})",
+            "gives": law.gives,
+            "counts": f"N as {law.count}, FLOPs as {law.flops}",
+            "runs": f"{law.data}; {format_flops(law.compute_min)} to {format_flops(law.compute_max)} FLOPs",
+            "exponents": law.exponents,
+        }
+        if law.surface is not None:
+            terms = (
+                f"{key} = {value:.6g}" for key, value in law.surface.to_dict().items() if key != "family"
+            )
+            shown["surface"] = ", ".join(terms)
+        best = law.optimum(budget)
+        interval = (
+            f" ({format_count(best.params_lo)} to {format_count(best.params_hi)}, 90%)"
+            if best.params_lo
+            else ""
+        )
+        shown[f"at {format_flops(budget)}"] = (
+            f"{format_count(best.params)} parameters{interval} on {format_count(best.tokens)} tokens"
+        )
+        for number, note in enumerate(law.notes):
+            shown["notes" if number == 0 else " " * (number + 5)] = note
+        output.emit(content, as_json, lambda: output.facts(shown))
+        return
+
+    rows = [panel_row(law, budget) | {"gives": law.gives, "title": law.title} for law in LAWS.values()]
+
+    def render() -> None:
+        output.table(
+            ["law", "gives", "params", "tokens", "per param", "N counts", "FLOPs", "evidence", "runs up to"],
+            [
+                (
+                    row["law"],
+                    row["gives"],
+                    format_count(row["params"]),
+                    format_count(row["tokens"]),
+                    f"{row['tokens_per_param']:.3g}",
+                    row["count"],
+                    row["flops"],
+                    row["evidence"],
+                    format_flops(LAWS[row["law"]].compute_max),
+                )
+                for row in rows
+            ],
+            title=f"Optima at {format_flops(budget)} FLOPs, each in the law's own conventions",
+        )
+        output.console.print("`scaling laws NAME` shows the citation, the coefficients and the caveats.")
+
+    output.emit({"flops": budget, "laws": rows}, as_json, render)
