@@ -8,9 +8,6 @@ refused unless the caller asks to leave bad rows out.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -24,6 +21,8 @@ import pandas as pd
 from scaling.errors import ScalingError
 from scaling.files import sha256_bytes
 from scaling.laws.surface import Floats, floats
+from scaling.shape import COUNTS
+from scaling.tables import Raw, missing, number, read_table
 
 REQUIRED = ("params", "tokens", "loss")
 # Numeric columns and whether a value must be positive (True), at least zero (None) or just finite.
@@ -58,8 +57,6 @@ ALIAS_OF = {alias: name for name, text in ALIASES.items() for alias in text.spli
 DIVERGED = {"diverged", "nan", "inf", "exploded"}
 UNFINISHED = {"failed", "crashed", "running", "pending", "killed", "preempted", "queued", "cancelled"}
 DONE = {"", "done", "finished", "complete", "completed", "ok", "success", "succeeded"}
-SUFFIX = re.compile(r"^\s*([+-]?[\d_.]+(?:[eE][+-]?\d+)?)\s*([kKmMbBgGtT])\s*$")
-SCALE = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 SHOWN = 8  # bad rows spelled out in a message
 
 
@@ -85,9 +82,10 @@ class Runs:
     def from_frame(cls, frame: pd.DataFrame, source: str = "table", skip_bad: bool = False) -> Runs:
         """Check a DataFrame; bad rows are named by their position, counted from 1."""
         names = [str(c) for c in frame.columns]
-        columns = {i: frame.iloc[:, i].tolist() for i in range(len(names))}
+        columns = [frame.iloc[:, i].tolist() for i in range(len(names))]
         digest = sha256_bytes(frame.to_csv(index=False).encode())
-        return _checked(names, columns, list(range(1, len(frame) + 1)), [], source, digest, skip_bad, "row")
+        raw = Raw(names, columns, list(range(1, len(frame) + 1)), [], digest, "row")
+        return _checked(raw, source, skip_bad)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -121,12 +119,10 @@ class Runs:
             if {"params_non_embedding", "params_head"} <= has:
                 return self.column("params_non_embedding") + self.column("params_head")
         else:
-            raise ScalingError(
-                f"unknown parameter count {count!r}; known are total, total-less-input-embedding, non-embedding."
-            )
+            raise ScalingError(f"unknown parameter count {count!r}; known are {', '.join(COUNTS)}.")
         raise ScalingError(
-            f"{self.source}: parameters counted as {count!r} need the columns params_embedding and params_head"
-            " (or params_non_embedding); add them or use --count total."
+            f"{self.source}: parameters counted as {count!r} need the columns params_embedding and"
+            " params_head (or params_non_embedding); add them or use --count total."
         )
 
     def _positive(self, value: Floats, count: str) -> Floats:
@@ -140,8 +136,8 @@ class Runs:
 
     def counts(self) -> tuple[str, ...]:
         """The counting conventions that this table's columns allow."""
-        allowed = []
-        for count in ("total", "total-less-input-embedding", "non-embedding"):
+        allowed: list[str] = []
+        for count in COUNTS:
             try:
                 self.params(count)
             except ScalingError:
@@ -185,95 +181,13 @@ def read_runs(path: str | Path, skip_bad: bool = False) -> Runs:
     Raises ScalingError naming file, line and column; with `skip_bad`, bad rows are left out and
     listed in `.bad` instead.
     """
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise ScalingError(f"{path}: no such file.") from None
-    except OSError as error:
-        raise ScalingError(f"{path}: cannot be read ({error.strerror or error}).") from None
-    suffix, digest = path.suffix.lower(), sha256_bytes(content)
-    if suffix in (".parquet", ".pq"):
-        names, columns, lines, early = _parse_parquet(path, content)
-        return _checked(names, columns, lines, early, str(path), digest, skip_bad, "row")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ScalingError(f"{path}: not a text file in UTF-8; expected CSV, JSONL or Parquet.") from None
-    parse = _parse_jsonl if suffix in (".jsonl", ".ndjson", ".json") else _parse_csv
-    names, columns, lines, early = parse(path, text)
-    return _checked(names, columns, lines, early, str(path), digest, skip_bad, "line")
+    raw = read_table(path)
+    return _checked(raw, str(path), skip_bad)
 
 
-Parsed = tuple[list[str], dict[int, list[Any]], list[int], list[tuple[int, str]]]
-
-
-def _parse_csv(path: Path, text: str) -> Parsed:
-    if "\0" in text:
-        raise ScalingError(f"{path}: contains NUL bytes; expected a CSV text file.")
-    first = text.lstrip("\r\n").splitlines()[0] if text.strip() else ""
-    delimiter = max(",;\t", key=first.count) if first else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    names: list[str] = []
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    bad: list[tuple[int, str]] = []
-    try:
-        for row in reader:
-            if not any(field.strip() for field in row):
-                continue
-            if not names:
-                names = [field.strip() for field in row]
-            elif len(row) != len(names):
-                bad.append((reader.line_num, f"has {len(row)} fields, the header {len(names)}"))
-            else:
-                rows.append(row)
-                lines.append(reader.line_num)
-    except csv.Error as error:
-        raise ScalingError(f"{path}, line {reader.line_num}: not valid CSV ({error}).") from None
-    if not names:
-        raise ScalingError(f"{path}: the file is empty; a header with params, tokens, loss is expected.")
-    return names, {i: [row[i] for row in rows] for i in range(len(names))}, lines, bad
-
-
-def _parse_jsonl(path: Path, text: str) -> Parsed:
-    records: list[dict[str, Any]] = []
-    lines: list[int] = []
-    bad: list[tuple[int, str]] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError, ValueError):
-            bad.append((number, "is not valid JSON"))
-            continue
-        if not isinstance(record, dict):
-            bad.append((number, "is not a JSON object"))
-            continue
-        records.append(record)
-        lines.append(number)
-    if not records:
-        raise ScalingError(f"{path}: no JSON object with params, tokens and loss on any line.")
-    names = list(dict.fromkeys(key for record in records for key in record))
-    return names, {i: [r.get(name) for r in records] for i, name in enumerate(names)}, lines, bad
-
-
-def _parse_parquet(path: Path, content: bytes) -> Parsed:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise ScalingError(f"{path}: reading Parquet needs pyarrow; install it or export CSV.") from None
-    try:
-        table = parquet.read_table(io.BytesIO(content))
-    except Exception as error:  # pyarrow raises many types for a broken file
-        raise ScalingError(f"{path}: not a readable Parquet file ({type(error).__name__}).") from None
-    names = [str(name) for name in table.column_names]
-    columns = {i: table.column(i).to_pylist() for i in range(len(names))}
-    return names, columns, list(range(1, table.num_rows + 1)), []
-
-
-def _canonical(names: list[str], source: str) -> tuple[dict[int, str], list[str]]:
+def canonical(
+    names: list[str], source: str, required: Sequence[str] = REQUIRED
+) -> tuple[dict[int, str], list[str]]:
     """Column index -> canonical name, and notes on the aliases used."""
     keys = [re.sub(r"[^0-9a-z]+", "_", name.lower()).strip("_") for name in names]
     known = set(NUMERIC) | set(TEXT)
@@ -294,52 +208,20 @@ def _canonical(names: list[str], source: str) -> tuple[dict[int, str], list[str]
         if found:
             chosen[found[0]] = name
             notes.append(f"column {names[found[0]]!r} read as {name}")
-    for name in REQUIRED:
+    for name in required:
         if name not in chosen.values():
             raise ScalingError(f"{source}: column {name!r} is missing; found {', '.join(names) or 'none'}.")
     return chosen, notes
 
 
-def _number(value: Any) -> float:
-    """A float; NaN when missing or no number. Accepts 1e9, 1_000 and 70M."""
-    if value is None or isinstance(value, (bool, np.bool_)):
-        return math.nan
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
-    except (TypeError, ValueError):
-        match = SUFFIX.match(value) if isinstance(value, str) else None
-        if not match:
-            return math.nan
-        try:
-            return float(match.group(1)) * SCALE[match.group(2).lower()]
-        except ValueError:
-            return math.nan
-
-
-def _missing(value: Any) -> bool:
-    return (
-        value is None or (isinstance(value, str) and not value.strip()) or value is pd.NA or value is pd.NaT
-    )
-
-
-def _checked(
-    names: list[str],
-    columns: Mapping[int, list[Any]],
-    lines: list[int],
-    early: list[tuple[int, str]],
-    source: str,
-    digest: str,
-    skip_bad: bool,
-    unit: str,
-) -> Runs:
-    chosen, notes = _canonical(names, source)
+def _checked(raw: Raw, source: str, skip_bad: bool) -> Runs:
+    names, columns, lines, unit = raw.names, raw.columns, raw.lines, raw.unit
+    chosen, notes = canonical(names, source)
     place = {name: i for i, name in chosen.items()}
     size = len(lines)
     reason: list[str] = [""] * size
     for k, text in enumerate(columns[place["status"]] if "status" in place else ()):
-        status = str(text).strip().lower() if not _missing(text) else ""
+        status = str(text).strip().lower() if not missing(text) else ""
         if status in DIVERGED:
             reason[k] = "the run diverged"
         elif status in UNFINISHED:
@@ -348,21 +230,21 @@ def _checked(
     for name, positive in NUMERIC.items():
         if name not in place:
             continue
-        raw = columns[place[name]]
-        value = np.array([_number(v) for v in raw], dtype=np.float64).reshape(size)
+        cells = columns[place[name]]
+        value = np.array([number(v) for v in cells], dtype=np.float64).reshape(size)
         numbers[name] = value
         fine = np.isfinite(value)
         if positive is not False:
             fine &= value >= 0 if positive is None else value > 0
         needed = name in (*REQUIRED, "flops")
         for k in np.flatnonzero(~fine):
-            if reason[k] or (not needed and _missing(raw[k])):
+            if reason[k] or (not needed and missing(cells[k])):
                 continue
             if name == "seed":  # a label, not a quantity
                 continue
-            reason[k] = _complaint(name, raw[k], value[k])
+            reason[k] = _complaint(name, cells[k], value[k])
     _mark_duplicates(reason, numbers, columns[place["run"]] if "run" in place else None, lines, unit)
-    bad = sorted([*early, *((lines[k], r) for k, r in enumerate(reason) if r)])
+    bad = sorted([*raw.bad, *((lines[k], r) for k, r in enumerate(reason) if r)])
     if bad and not skip_bad:
         listed = "; ".join(f"{unit} {line} {text}" for line, text in bad[:SHOWN])
         more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
@@ -381,11 +263,11 @@ def _checked(
     if bad:
         notes.append(f"{len(bad)} bad row{'s' * (len(bad) > 1)} left out of {len(bad) + len(table)}")
     kept = tuple(line for line, k in zip(lines, keep, strict=True) if k)
-    return Runs(table, source, digest, convention, tuple(notes), tuple(bad), kept)
+    return Runs(table, source, raw.sha256, convention, tuple(notes), tuple(bad), kept)
 
 
 def _complaint(name: str, raw: Any, value: float) -> str:
-    if _missing(raw):
+    if missing(raw):
         return f"{name} is missing"
     shown = repr(raw) if isinstance(raw, str) else f"{raw}"
     if len(shown) > 40:
@@ -415,7 +297,7 @@ def _mark_duplicates(
 
 def _assemble(
     names: list[str],
-    columns: Mapping[int, list[Any]],
+    columns: list[list[Any]],
     chosen: Mapping[int, str],
     numbers: dict[str, Floats],
     keep: np.ndarray,
@@ -429,12 +311,11 @@ def _assemble(
     else:
         flops = numbers["flops"]
         convention = "given"
-        others = {"6nd": six} | {n[6:]: v for n, v in numbers.items() if n.startswith("flops_")}
+        others = {n[6:]: v for n, v in numbers.items() if n.startswith("flops_")} | {"6nd": six}
         for name, other in others.items():
-            if name != "6nd" or "flops_6nd" not in numbers:
-                if np.allclose(flops[keep], other[keep], rtol=1e-3, atol=0):
-                    convention = name
-                    break
+            if np.allclose(flops[keep], other[keep], rtol=1e-3, atol=0):
+                convention = name
+                break
         if convention == "given":
             ratio = float(np.median(flops[keep] / six[keep]))
             notes.append(f"column 'flops' taken as given; its median is {ratio:.3g} x 6ND")

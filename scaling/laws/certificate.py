@@ -27,14 +27,16 @@ def refuse_unfit(rows: Rows, family: str, source: str) -> None:
         )
     sizes, horizons = len(np.unique(rows.params)), len(np.unique(rows.tokens))
     if sizes < LEAST:
+        found = "a single model size" if sizes == 1 else f"only {sizes} model sizes"
         raise Refusal(
-            f"{source}: {'a single model size' if sizes == 1 else f'only {sizes} model sizes'}; how loss falls with"
-            f" parameters cannot be seen, so train at least {LEAST} sizes."
+            f"{source}: {found}; how loss falls with parameters cannot be seen,"
+            f" so train at least {LEAST} sizes."
         )
     if horizons < LEAST:
+        found = "a single token count" if horizons == 1 else f"only {horizons} token counts"
         raise Refusal(
-            f"{source}: {'a single token count' if horizons == 1 else f'only {horizons} token counts'}; how loss falls"
-            f" with tokens cannot be seen, so train for at least {LEAST} horizons."
+            f"{source}: {found}; how loss falls with tokens cannot be seen,"
+            f" so train for at least {LEAST} horizons."
         )
     x, y = np.log(rows.params), np.log(rows.tokens)
     if np.ptp(np.log(rows.loss)) < 1e-9:
@@ -43,8 +45,8 @@ def refuse_unfit(rows: Rows, family: str, source: str) -> None:
     if 1 - joint**2 < ONE_LINE:
         line = "one compute budget" if joint < 0 else "one ratio of tokens to parameters"
         raise Refusal(
-            f"{source}: all runs lie on one line in ln(params), ln(tokens) (such as {line}), so the effects of the"
-            " two cannot be told apart; add runs off that line."
+            f"{source}: all runs lie on one line in ln(params), ln(tokens) (such as {line}),"
+            " so the effects of the two cannot be told apart; add runs off that line."
         )
 
 
@@ -93,8 +95,8 @@ def refuse_failed(fit: Estimate, evidence: dict[str, Any], source: str) -> None:
         what = {"alpha": "parameters", "beta": "tokens"}[stuck[0]]
         value = getattr(fit.law, stuck[0])
         raise Refusal(
-            f"{source}: {stuck[0]} ends at its bound {value:g}: these losses do not fall with {what} as a power law"
-            " does; look for undertuned or diverged runs, or a wrong column."
+            f"{source}: {stuck[0]} ends at its bound {value:g}: these losses do not fall with {what}"
+            " as a power law does; look for undertuned or diverged runs, or a wrong column."
         )
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def waste(law: PNormLaw, params: ArrayLike, tokens: ArrayLike, flops: ArrayLike | None = None) -> Floats:
-    """Share of `flops` (6 N D when None) that the optimal allocation would have saved; never below 0 at 6ND."""
+    """Share of `flops` (6 N D when None) that the optimal allocation would have saved."""
     return waste_of(law.vector, floats(params), floats(tokens), None if flops is None else floats(flops))
 
 

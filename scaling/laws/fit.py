@@ -126,8 +126,9 @@ class Fit:
         """The fit written by `to_dict`; `where` names the file in messages."""
         try:
             if value.get("version") != VERSION:
+                found = value.get("version")
                 raise ScalingError(
-                    f"{where}: version {value.get('version')!r} of a fit is not known; this program reads {VERSION}."
+                    f"{where}: version {found!r} of a fit is not known; this program reads version {VERSION}."
                 )
             rows = np.array(value["draws"]["rows"], dtype=np.float64)
             if rows.ndim != 2 or rows.shape[1] != len(PARAMETERS) or not np.isfinite(rows).all():

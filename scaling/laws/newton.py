@@ -26,7 +26,9 @@ PINNED_E = -700.0  # ln E of a law without an irreducible loss
 
 @dataclass(frozen=True)
 class Problem:
-    """What is minimised: sum_i w_i huber_delta(f_i - ln L_i) / sigma^2 + sum_j ((c_j theta - m_j) / s_j)^2 / 2.
+    """What is minimised, over theta:
+
+        sum_i w_i huber_delta(f_i - ln L_i) / sigma^2 + sum_j ((c_j theta - m_j) / s_j)^2 / 2
 
     `free` marks the coordinates that move; `tied` makes g = beta (Kaplan's form). The prior rows
     (`prior_c`, `prior_m`, `prior_s`) are Gaussian and linear in theta; none means data alone.

@@ -1,0 +1,124 @@
+"""`scaling fit`: from a run table to fit.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scaling.cli import output
+
+if TYPE_CHECKING:
+    from scaling.laws.fit import Fit
+
+
+def command(
+    runs: Annotated[Path, typer.Argument(help="Run table: CSV, JSONL or Parquet with params, tokens, loss.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Write the fit here (fit.json).")] = None,
+    family: Annotated[str, typer.Option("--family", help="pnorm, chinchilla or kaplan.")] = "pnorm",
+    count: Annotated[
+        str, typer.Option("--count", help="total, total-less-input-embedding or non-embedding.")
+    ] = "total",
+    no_prior: Annotated[bool, typer.Option("--no-prior", help="Fit the data alone.")] = False,
+    prior: Annotated[Path | None, typer.Option("--prior", help="A prior of your own (JSON).")] = None,
+    delta: Annotated[
+        float | None,
+        typer.Option("--delta", help="Huber threshold of log loss; default 1.345 robust residual scales."),
+    ] = None,
+    bootstrap: Annotated[int, typer.Option("--bootstrap", help="Bootstrap draws kept in the fit.")] = 200,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.")] = 0,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave bad rows out; they are listed.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the fit as one JSON object.")] = False,
+) -> None:
+    """Fit a loss law to a table of runs, with intervals.
+
+    The default is the p-norm law with weak shrinkage for forecasts; the exponents of the data alone
+    stand beside it. Chinchilla's published procedure: --family chinchilla --no-prior --delta 1e-3.
+    """
+    from scaling.errors import UsageError
+    from scaling.files import write_json
+    from scaling.laws.estimate import FREE
+    from scaling.laws.fit import fit
+    from scaling.runs import read_runs
+    from scaling.shape import COUNTS
+
+    if family not in FREE:
+        raise UsageError(f"--family {family!r} is not known; choose from {', '.join(FREE)}.")
+    if count not in COUNTS:
+        raise UsageError(f"--count {count!r} is not known; choose from {', '.join(COUNTS)}.")
+    if no_prior and prior is not None:
+        raise UsageError("--no-prior and --prior exclude one another; give one of them.")
+    if delta is not None and not 0 < delta < float("inf"):
+        raise UsageError(f"--delta must be a positive number, not {delta!r}.")
+    if bootstrap < 20:
+        raise UsageError(f"--bootstrap must be at least 20, not {bootstrap}.")
+    if seed < 0:
+        raise UsageError(f"--seed must be zero or more, not {seed}.")
+    table = read_runs(runs, skip_bad=skip_bad)
+    for line, reason in table.bad:
+        output.say(f"left out: {runs}, line {line}: {reason}")
+    chosen = None if no_prior else prior or "default"
+    result = fit(table, family, count, chosen, delta, bootstrap, seed)
+    if out is not None:
+        write_json(out, result.to_dict())
+    output.emit(result.to_dict(), as_json, lambda: _show(result, out))
+
+
+def _show(fit: Fit, out: Path | None) -> None:
+    from scaling.quantities import format_count, format_flops, format_percent
+
+    law, ends = fit.law, fit.intervals
+    names = [
+        n for n in ("E", "A", "B", "alpha", "beta", "g") if not (n == "g" and law.family == "chinchilla")
+    ]
+    print(f"{law.family} law from {fit.data['rows']} runs, params counted as {fit.count}")
+    output.table(
+        ("parameter", "value", "90% interval"),
+        [(n, f"{getattr(law, n):.4g}", f"{ends[n][0]:.4g} to {ends[n][1]:.4g}") for n in names],
+    )
+    labels = {"prior_free": "data alone", "with_prior": "with the prior"}
+    output.table(
+        ("exponents of the optimum", "N_opt ~ C^a", "90%", "D_opt ~ C^b", "90%"),
+        [
+            (
+                labels[key],
+                f"{e['a']:.3f}",
+                f"{e['a_lo']:.3f} to {e['a_hi']:.3f}",
+                f"{e['b']:.3f}",
+                f"{e['b_lo']:.3f} to {e['b_hi']:.3f}",
+            )
+            for key, e in fit.exponents.items()
+        ],
+    )
+    counts = fit.extras.get("by_count", {})
+    if len(counts) > 1:
+        listed = ", ".join(f"{v['prior_free']:.3f} ({name})" for name, v in counts.items())
+        print(f"a by parameter count, data alone: {listed}")
+    rows = []
+    for factor in (1, 10, 100):
+        flops = fit.c_max_6nd * factor
+        n, n_lo, n_hi = (float(v) for v in fit.n_opt(flops))
+        d = float(fit.d_opt(flops)[0])
+        loss, lo, hi = (float(v) for v in fit.predict(n, d))
+        size = f"{format_count(n)} ({format_count(n_lo)} to {format_count(n_hi)})"
+        spread = f"{loss:.4f} ({lo:.4f} to {hi:.4f})"
+        rows.append((f"{format_flops(flops)} ({factor}x the largest run)", size, format_count(d), spread))
+    output.table(("6 N D", "best params, 90%", "tokens", "loss of one new run, 90%"), rows)
+    proof = fit.certificate
+    held = ", ".join(proof["at_bounds"]) or "none"
+    print(
+        f"certificate: {proof['agree']} of {proof['starts']} starts agree, gradient {proof['grad_norm']:.1e},"
+        f" condition number {proof['condition_number']:.2g}, bounds hit: {held}"
+    )
+    print(f"objective {fit.objective:.10g} (Huber threshold {fit.settings['delta']:.3g} of log loss)")
+    noise = format_percent(fit.noise)
+    print(f"residual scale {noise} of the loss; intervals are {fit.inflation:.2f}x what the fit claims")
+    if fit.prior is not None:
+        print(f"the prior holds {format_percent(fit.prior['share'])} of the information")
+    for note in fit.notes:
+        print(f"note: {note}.")
+    if out is not None:
+        print(f"written: {out}")
