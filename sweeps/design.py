@@ -27,6 +27,8 @@ FLOPS_CONVENTION = "model_causal"
 # sweeps.guards); below MIN_STEPS it says nothing and is not bought at all.
 FEW_STEPS = 1000
 MIN_STEPS = 100
+# How many sizes a band may gain beyond the `sizes` asked for when its best size lies at an edge.
+MOST_ADDED = 2
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,9 @@ class Cell:
 class Design:
     """The cells of a sweep and the choices they follow from.
 
-    `widths` is the ladder that all budgets share, `unique_tokens` the number of training tokens
-    present (None: not limited), `notes` what the design had to leave out and why.
+    `widths` is the ladder that all budgets share, `sizes` how many of them a budget was to have,
+    `unique_tokens` the number of training tokens present (None: not limited), `notes` what the design
+    had to leave out and why.
     """
 
     family: ShapeFamily
@@ -88,6 +91,7 @@ class Design:
     batch: int
     budgets: tuple[float, ...]
     widths: tuple[int, ...]
+    sizes: int
     rule: OptimumRule
     cells: tuple[Cell, ...]
     unique_tokens: int | None = None
@@ -163,7 +167,7 @@ def isoflop_design(
     if len({cell.id for cell in cells}) < len(cells):
         raise UsageError("--budgets: two budgets agree in their first three digits; drop one of them.")
     used = tuple(sorted({cell.shape.width for cell in cells}))
-    return Design(family, seq, batch, budgets, used, rule, tuple(cells), unique_tokens, tuple(notes))
+    return Design(family, seq, batch, budgets, used, sizes, rule, tuple(cells), unique_tokens, tuple(notes))
 
 
 def make_cell(shape: Shape, budget: float, seq: int, batch: int, seed: int) -> Cell:
@@ -181,8 +185,8 @@ def extend(design: Design, losses: Mapping[str, float]) -> Design:
     """The design with one more size at the open side of every budget whose best size is at an edge.
 
     `losses` maps cell ids to measured losses; seeds of a size are averaged. A budget that cannot
-    be opened further (no data left, too few steps) gets a note instead. Returns `design` itself
-    when every measured budget has its best size inside.
+    be opened further (no data left, too few steps, MOST_ADDED sizes added) gets a note instead.
+    Returns `design` itself when there is nothing to add and nothing new to say.
     """
     cells, notes, widths = list(design.cells), list(design.notes), set(design.widths)
     for budget in design.budgets:
@@ -203,8 +207,10 @@ def extend(design: Design, losses: Mapping[str, float]) -> Design:
         tokens = steps * design.seq * design.batch
         repeats = design.unique_tokens is not None and tokens > design.unique_tokens
         side = "largest" if upward else "smallest"
-        if shape is None or steps < MIN_STEPS or repeats:
-            note = f"budget {budget:.3g}: the {side} size is the best and no further size can be trained."
+        many = len({cell.shape.width for cell in band}) >= design.sizes + MOST_ADDED
+        if shape is None or steps < MIN_STEPS or repeats or many:
+            why = f"{MOST_ADDED} sizes were added already" if many else "no further size can be trained"
+            note = f"budget {budget:.3g}: the {side} size is the best and {why}."
             notes += [note] if note not in notes else []
             continue
         seeds = sorted({cell.seed for cell in band})

@@ -109,6 +109,29 @@ def serve(folder: Path, runner: str, emit: Emit) -> None:
     emit(event)
 
 
+def run_here(
+    folder: Path,
+    core: int | None = None,
+    runner: str = DEFAULT_RUNNER,
+    on_report: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Run one cell in this process; refuses when another process has it."""
+    from scaling.errors import ScalingError
+    from sweeps.engines.slots import Slot, worker_environment
+    from sweeps.locks import FolderLock
+
+    if core is not None:
+        pin(core)
+    os.environ.update(worker_environment(Slot("here", core)))
+    lock = FolderLock(folder)
+    if not lock.acquire():
+        raise ScalingError(f"{folder}: another process is running this cell.")
+    try:
+        return load_runner(runner)(folder, on_report=on_report)
+    finally:
+        lock.release()
+
+
 def load_runner(name: str) -> Callable[..., dict[str, Any]]:
     """The function `module:function` that trains a run folder; the trainer's own by default."""
     import importlib

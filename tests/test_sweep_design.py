@@ -120,3 +120,10 @@ def test_extending_never_repeats_data():
 
 def test_a_cell_has_at_least_one_step():
     assert make_cell(FAMILY.shape(512), 1.0, SEQ, BATCH, 0).steps == 1
+
+
+def test_a_band_gains_two_sizes_at_most():
+    made = design([1e12], sizes=4)
+    for _ in range(5):
+        made = extend(made, {cell.id: 2.0 - 0.1 * i for i, cell in enumerate(made.band(1e12))})
+    assert len(made.cells) == 6 and "2 sizes were added already" in made.notes[-1]

@@ -38,12 +38,16 @@ LONG = 2.0
 
 @dataclass(frozen=True)
 class Task:
-    """A run to do: `group` names what shares compiled programs, `seconds` is its expected time."""
+    """A run to do: `group` names what shares compiled programs, `seconds` is its expected time.
+
+    `first` puts it before all others.
+    """
 
     name: str
     folder: Path
     group: str = ""
     seconds: float = 1.0
+    first: bool = False
 
 
 @dataclass(frozen=True)
@@ -280,6 +284,7 @@ def choose(tasks: Sequence[Task], own: set[str], others: set[str]) -> Task | Non
     """The next task of a worker that has programs for `own` groups while other workers have `others`."""
     if not tasks:
         return None
+    tasks = [task for task in tasks if task.first] or tasks
     longest = max(tasks, key=lambda task: task.seconds)
     preferred = [task for task in tasks if task.group in own or task.group not in others]
     if not preferred:

@@ -1,0 +1,48 @@
+"""`scaling run-cell`: train the one run that a folder describes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from scaling.cli.output import emit, say
+from scaling.errors import ScalingError
+
+
+def command(
+    folder: Annotated[Path, typer.Argument(help="A run folder with a config.json.")],
+    core: Annotated[int | None, typer.Option(help="Pin the run to this core.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Train the one run a folder describes (engines call this).
+
+    Goes on from the folder's last checkpoint and writes result.json at the end; a finished folder is
+    left as it is.
+    """
+    from sweeps.worker import run_here
+
+    if not (folder / "config.json").is_file():
+        raise ScalingError(f"{folder}: holds no config.json, so there is nothing to run.")
+
+    def report(values: dict[str, Any]) -> None:
+        loss = values.get("loss")
+        say(
+            f"step {values['step']} of {values['total_steps']}"
+            + (f", loss {loss:.4f}" if loss is not None else "")
+        )
+
+    result = run_here(folder, core=core, on_report=report)
+    kept = {name: value for name, value in result.items() if name != "curve"}
+    emit(kept, as_json, lambda: show(folder, result))
+
+
+def show(folder: Path, result: dict[str, Any]) -> None:
+    from scaling.quantities import format_count, format_duration
+
+    outcome = f"loss {result['loss']:.4f} nats per token" if result.get("loss") is not None else "no loss"
+    print(
+        f"{folder.name}: {result['status']}, {outcome}, {format_count(result['params'])} parameters on "
+        f"{format_count(result['tokens'])} tokens in {format_duration(result['time_s'])}"
+    )

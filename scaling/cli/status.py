@@ -1,0 +1,50 @@
+"""`scaling status`: how far a sweep has come."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from scaling.cli.output import emit, table
+
+
+def command(
+    folder: Annotated[Path, typer.Argument(help="Folder of a sweep.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show how far a sweep has come, and what failed."""
+    from sweeps.status import status
+
+    found = status(folder)
+    emit(found, as_json, lambda: show(found))
+
+
+def show(found: dict[str, Any]) -> None:
+    from scaling.quantities import format_duration, format_flops
+
+    table(
+        ["budget", "runs", "done", "running", "waiting", "failed", "diverged", "best loss", "best run"],
+        (
+            (
+                format_flops(row["budget"]),
+                row["runs"],
+                *(
+                    row["counts"].get(state, 0)
+                    for state in ("done", "running", "waiting", "failed", "diverged")
+                ),
+                None if row["best_loss"] is None else f"{row['best_loss']:.4f}",
+                row["best"],
+            )
+            for row in found["budgets"]
+        ),
+    )
+    for cell in found["cells"]:
+        if cell["state"] == "failed":
+            print(f"failed: {cell['id']} ({cell['error']}); log: {cell['log']}")
+    for run in found["launch"]:
+        loss = "" if run["loss"] is None else f", loss {run['loss']:.4f}"
+        print(f"launch {run['id']}: {run['state']}{loss}")
+    if found["time_left_s"]:
+        print(f"about {format_duration(found['time_left_s'])} of work left on {found['workers']} workers")

@@ -1,0 +1,122 @@
+"""`scaling sweep`: train the small runs of a design, or preview them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from scaling.cli.output import emit, say, table
+
+
+def command(
+    folder: Annotated[Path, typer.Argument(help="Folder of the sweep; made if it is not there.")],
+    data: Annotated[
+        str | None,
+        typer.Option(help="builtin:stdlib, builtin:python, builtin:log-bilinear, a path, or a token folder."),
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="bytes, bpe:SIZE, or a tokenizer.json (when the data is built).")
+    ] = None,
+    budgets: Annotated[
+        str | None, typer.Option(help="FLOPs per run, comma-separated: 1e11,3e11,1e12.")
+    ] = None,
+    sizes: Annotated[int | None, typer.Option(help="Sizes per budget, around its expected optimum.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds per size: one number, or one per budget (3,2,1).")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The first seed.")] = None,
+    widths: Annotated[
+        str | None, typer.Option(help="The ladder's widths, comma-separated; chosen if not given.")
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="JSON file with fields of the training recipe.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes; one per core or accelerator by default.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show cells, FLOPs and time; train nothing (the data is built).")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Train the small runs of a design; resumes where it stopped.
+
+    Every budget trains several sizes of one family of shapes, so that its loss has a minimum in
+    between. The same command on the same folder skips what is done; without options it goes on with
+    what the folder holds. Results land in FOLDER/runs.csv.
+    """
+    from sweeps.engines.progress import for_stderr
+    from sweeps.request import numbers, requested
+    from sweeps.sweep import preview, run
+
+    asked: dict[str, Any] = {
+        "data": data,
+        "tokenizer": tokenizer,
+        "budgets": numbers(budgets, "--budgets"),
+        "sizes": sizes,
+        "seeds": numbers(seeds, "--seeds", whole=True),
+        "first_seed": seed,
+        "widths": numbers(widths, "--widths", whole=True),
+    }
+    sweep = requested(folder, {name: value for name, value in asked.items() if value is not None}, recipe)
+    plan = preview(sweep, workers)
+    if dry_run:
+        emit(plan, as_json, lambda: show_preview(plan))
+        return
+    say(headline(plan))
+    done = run(sweep, workers, for_stderr())
+    emit(done, as_json, lambda: show_done(done))
+
+
+def headline(plan: dict[str, Any]) -> str:
+    from scaling.quantities import format_duration, format_flops
+
+    left = sum(cell["status"] not in ("done", "diverged") for cell in plan["cells"])
+    if not left:
+        return f"{len(plan['cells'])} runs, all of them finished"
+    return (
+        f"{len(plan['cells'])} runs ({left} to do), {format_flops(plan['flops'])} FLOPs in all, "
+        f"about {format_duration(plan['time_s'])} on {plan['workers']} worker{'s'[: plan['workers'] != 1]}"
+    )
+
+
+def show_preview(plan: dict[str, Any]) -> None:
+    from scaling.quantities import format_count, format_duration, format_flops
+
+    table(
+        ["run", "layers", "params", "tokens", "steps", "FLOPs", "time", "status", "flags"],
+        (
+            (
+                cell["id"],
+                cell["layers"],
+                format_count(cell["params"]),
+                format_count(cell["tokens"]),
+                cell["steps"],
+                format_flops(cell["flops"]),
+                format_duration(cell["time_s"]),
+                cell["status"],
+                " ".join(cell["flags"]),
+            )
+            for cell in plan["cells"]
+        ),
+    )
+    for note in plan["notes"]:
+        print(f"note: {note}")
+    data = plan["data"]
+    print(
+        f"data: {data['source']}, {format_count(data['train_tokens'])} training tokens; no run repeats any."
+    )
+    print(f"{headline(plan)} (time: a stated guess for one core; it corrects itself while runs finish).")
+
+
+def show_done(done: dict[str, Any]) -> None:
+    from scaling.quantities import format_duration
+
+    for note in done["notes"]:
+        print(f"note: {note}")
+    if done["diverged"]:
+        print(f"diverged: {', '.join(done['diverged'])}")
+    print(
+        f"{done['done']} of {done['cells']} runs done ({done['ran']} of them now, "
+        f"{format_duration(done['time_s'])}); table: {done['runs']}"
+    )

@@ -1,0 +1,54 @@
+"""The data of a sweep: built once beside it, or a token folder that is already there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from scaling.errors import ScalingError
+from scaling.files import read_json
+from sweeps.store import DataRef
+
+MANIFEST = "manifest.json"
+TOKENS_FORMAT = "scaling/tokens"
+
+
+def prepare_data(folder: str | Path, data: str, tokenizer: str = "bytes") -> DataRef:
+    """Build (or reuse) FOLDER/data from `data`; a path to a token folder is used where it lies."""
+    folder = Path(folder)
+    if (Path(data) / MANIFEST).is_file():
+        return data_ref(folder, Path(data))
+    from trainer.corpus import build_corpus
+
+    return data_ref(folder, build_corpus(data, folder / "data", tokenizer=tokenizer).path)
+
+
+def data_ref(folder: Path, tokens: Path) -> DataRef:
+    """What a sweep in `folder` records about the token folder `tokens`, its files checked against it."""
+    from trainer.tokens import TokenFolder
+
+    opened = TokenFolder.open(tokens)
+    inside = tokens.resolve().is_relative_to(folder.resolve())
+    place = os.path.relpath(tokens.resolve(), folder.resolve()) if inside else str(tokens.resolve())
+    train = int(opened.manifest["splits"]["train"]["tokens"])
+    return DataRef(place, opened.sha256, str(opened.manifest["source"]), opened.vocab_size, train)
+
+
+def read_manifest(tokens: Path) -> dict[str, Any]:
+    return read_json(tokens / MANIFEST, expect=TOKENS_FORMAT)
+
+
+def check_data(tokens: Path, expected_sha256: str, wanted_by: str) -> None:
+    """Raise ScalingError unless `tokens` is the data set that `wanted_by` was made for."""
+    found = str(read_manifest(tokens).get("sha256"))
+    if found != expected_sha256:
+        raise ScalingError(
+            f"{wanted_by} was made for data {expected_sha256[:12]}, but {tokens} holds {found[:12]}; "
+            "point --data to the token folder it was made for."
+        )
+
+
+def usable_tokens(train_tokens: int, seq: int) -> int:
+    """Training tokens that whole windows of `seq` inputs (and one target more) can read once."""
+    return max(0, (train_tokens - 1) // seq * seq)

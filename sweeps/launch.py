@@ -1,0 +1,216 @@
+"""The planned run, trained exactly as planned: its shape, tokens and recipe, under the plan's seal.
+
+DIR/launch/launch.json     the plan's seal and the runs (format "scaling/launch")
+DIR/launch/1/              the planned run
+DIR/launch/0.43/ ...       confirmation runs at the same compute, named by their size over the planned one
+DIR/launch/1-s1/           the planned run with another seed: what chance alone does to the loss
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scaling.errors import Refusal, ScalingError
+from scaling.files import from_mapping, read_json, write_json
+from scaling.planfiles import read_plan
+from scaling.recipe import Recipe
+from scaling.shape import Shape
+from sweeps import store
+from sweeps.data import check_data
+from sweeps.engines.local import Task, failures, run_tasks
+from sweeps.engines.progress import Quiet
+from sweeps.engines.slots import available_slots
+from sweeps.timing import training_seconds
+
+FORMAT = "scaling/launch"
+VERSION = 1
+PLANNED = "1"
+
+
+@dataclass(frozen=True)
+class LaunchRun:
+    """One run of a launch: `factor` is its size over the planned size."""
+
+    name: str
+    factor: float
+    shape: Shape
+    tokens: int
+    seed: int
+    planned: bool
+
+
+def read_launchable(path: str | Path) -> dict[str, Any]:
+    """A plan that can be trained: its seal holds, and it has a recipe and known data."""
+    plan = read_plan(path)
+    if not plan.get("recipe") or not plan.get("data_sha256"):
+        raise Refusal(
+            f"{path}: the plan carries no recipe or no data, since it was not made from a sweep; "
+            "`scaling plan --flops C --sweep DIR` makes one that can be launched."
+        )
+    return plan
+
+
+def launch_runs(
+    plan: Mapping[str, Any], seed: int = 0, only_planned: bool = False, seeds: int = 2
+) -> list[LaunchRun]:
+    """The runs of a launch, the planned one first; `seeds` of the planned size, one of its neighbours.
+
+    Neighbours share the planned run's seed, hence its order of the data: what they differ in is size.
+    """
+    shape = shape_of(plan["shape"])
+    planned = LaunchRun(PLANNED, 1.0, shape, round(plan["tokens"]), seed, planned=True)
+    if only_planned:
+        return [planned]
+    neighbours = [
+        LaunchRun(
+            row["name"], row["factor"], shape_of(row["shape"]), round(row["tokens"]), seed, planned=False
+        )
+        for row in plan.get("confirmations") or ()
+        if not row.get("planned") and row["shape"] != shape.to_dict()
+    ]
+    again = [
+        LaunchRun(f"{PLANNED}-s{seed + i}", 1.0, shape, planned.tokens, seed + i, planned=True)
+        for i in range(1, seeds)
+    ]
+    return [planned, *neighbours, *again]
+
+
+def launch(
+    plan_path: str | Path,
+    folder: str | Path | None = None,
+    *,
+    data: str | Path | None = None,
+    seed: int = 0,
+    seeds: int = 2,
+    only_planned: bool = False,
+    workers: int | None = None,
+    progress: Quiet | None = None,
+) -> dict[str, Any]:
+    """Train the plan's runs below FOLDER/launch (FOLDER: the plan's own folder) and say how they ended.
+
+    `data` is the token folder; by default that of the sweep in FOLDER. Refuses a broken seal, another
+    data set, and a launch folder that belongs to another plan.
+    """
+    began = time.monotonic()
+    plan_path = Path(plan_path)
+    plan = read_launchable(plan_path)
+    folder = plan_path.parent if folder is None else Path(folder)
+    tokens = data_folder(folder, plan_path, data)
+    check_data(tokens, plan["data_sha256"], str(plan_path))
+    runs = launch_runs(plan, seed, only_planned, seeds)
+    place = folder / "launch"
+    write_launch(place, plan, runs, tokens)
+    tasks = [
+        Task(
+            run.name,
+            place / run.name,
+            f"d{run.shape.width}",
+            training_seconds(run.shape, run.tokens, plan["seq"]),
+            first=run.name == PLANNED,
+        )
+        for run in runs
+        if store.result_of(place / run.name) is None
+    ]
+    outcomes = run_tasks(tasks, available_slots(workers), progress=progress)
+    if problem := failures(outcomes):
+        raise ScalingError(f"{place}: {problem}")
+    found = results(folder)
+    diverged = [name for name, result in found.items() if result["status"] == "diverged"]
+    return {
+        "folder": str(place),
+        "plan_seal": plan["seal"],
+        "runs": [
+            {
+                "name": run.name,
+                "factor": run.factor,
+                "params": run.shape.params(),
+                "tokens": run.tokens,
+                "seed": run.seed,
+                "status": found[run.name]["status"],
+                "loss": found[run.name].get("loss"),
+                "loss_se": found[run.name].get("loss_se"),
+                "time_s": found[run.name].get("time_s"),
+            }
+            for run in runs
+        ],
+        "diverged": diverged,
+        "prediction": plan["prediction"],
+        "ran": len(tasks),
+        "time_s": time.monotonic() - began,
+    }
+
+
+def write_launch(place: Path, plan: Mapping[str, Any], runs: list[LaunchRun], tokens: Path) -> None:
+    """launch.json and each run's config.json; a folder of another plan is refused."""
+    index = place / "launch.json"
+    known: dict[str, Any] = {}
+    if index.exists():
+        there = read_json(index, expect=FORMAT)
+        if there.get("plan_seal") != plan["seal"]:
+            raise ScalingError(
+                f"{place}: holds the runs of another plan (seal {str(there.get('plan_seal'))[:12]}, not "
+                f"{plan['seal'][:12]}); launch into another folder with --out."
+            )
+        known = {row["name"]: row for row in there["runs"]}
+    recipe = Recipe.from_dict(plan["recipe"], "plan, recipe")
+    configs = {
+        run.name: recipe.run_config(
+            run.shape,
+            run.tokens,
+            run.seed,
+            str(tokens.resolve()),
+            plan["data_sha256"],
+            run.name,
+            plan_seal=plan["seal"],
+        )
+        for run in runs
+    }
+    for run in runs:
+        path = place / run.name / "config.json"
+        if path.exists() and read_json(path).get("seed") != run.seed:
+            raise ScalingError(
+                f"{path}: was launched with another seed; launch into another folder with --out."
+            )
+        if not path.exists() or read_json(path) != configs[run.name]:
+            write_json(path, configs[run.name])
+    rows = {
+        run.name: {"name": run.name, "factor": run.factor, "seed": run.seed, "planned": run.planned}
+        for run in runs
+    }
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "plan_seal": plan["seal"],
+        "runs": list((known | rows).values()),
+    }
+    write_json(index, content)
+
+
+def results(folder: str | Path) -> dict[str, dict[str, Any]]:
+    """Finished runs of FOLDER/launch by name; the planned run is `PLANNED`."""
+    place = Path(folder) / "launch"
+    index = read_json(place / "launch.json", expect=FORMAT)
+    found = {row["name"]: store.result_of(place / row["name"]) for row in index["runs"]}
+    return {name: result for name, result in found.items() if result is not None}
+
+
+def data_folder(folder: Path, plan_path: Path, data: str | Path | None) -> Path:
+    """The token folder of a launch: the one given, or that of the sweep beside the launch or the plan."""
+    if data is not None:
+        return Path(data)
+    for place in (folder, plan_path.parent):
+        if (place / "sweep.json").exists():
+            return store.open_sweep(place).data_folder
+        if (place / "data" / "manifest.json").exists():
+            return place / "data"
+    raise ScalingError(f"{folder}: no sweep and no data folder lie here; name the token folder with --data.")
+
+
+def shape_of(mapping: Mapping[str, Any]) -> Shape:
+    """The shape in a plan, without the counts that are written beside it for people."""
+    fields = Shape.__dataclass_fields__
+    return from_mapping(Shape, {k: v for k, v in mapping.items() if k in fields}, "plan, shape")

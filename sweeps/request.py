@@ -1,0 +1,65 @@
+"""From what a person asks of `scaling sweep` to the sweep itself, new or already there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from scaling.errors import UsageError
+from scaling.files import read_json
+from scaling.quantities import parse_count, parse_flops
+from scaling.recipe import Recipe
+from sweeps import store
+from sweeps.data import check_data
+from sweeps.quickstart import Defaults
+from sweeps.store import Sweep
+from sweeps.sweep import Settings, prepare
+
+
+def requested(folder: str | Path, options: Mapping[str, Any], recipe: Path | None = None) -> Sweep:
+    """The sweep of `folder` with the fields of Settings in `options`; nothing is trained.
+
+    Without options, a folder that holds a sweep is taken as it is; with options its data, family and
+    recipe stay unless named, and cells are added.
+    """
+    folder = Path(folder)
+    there = store.open_sweep(folder) if (folder / "sweep.json").exists() else None
+    if there is not None and not options and recipe is None:
+        check_data(there.data_folder, there.data.sha256, str(folder / "sweep.json"))
+        return there
+    settings = Defaults().settings() if there is None else settings_of(there)
+    if recipe is not None:
+        values = {k: v for k, v in read_json(recipe).items() if k not in ("format", "version")}
+        options = {**options, "recipe": Recipe.from_dict(values, str(recipe))}
+    if "budgets" in options and "seeds" not in options:
+        options = {**options, "seeds": (1,)}
+    sweep = prepare(folder, replace(settings, **options))
+    if there is None:
+        return sweep
+    return replace(sweep, design=store.merge(there.design, sweep.design))
+
+
+def settings_of(sweep: Sweep) -> Settings:
+    """Settings that would make this sweep again, save for seeds that differ between its budgets."""
+    design = sweep.design
+    family = {name: value for name, value in design.family.to_dict().items() if name != "vocab"}
+    return Settings(
+        data=str(sweep.data_folder),
+        budgets=design.budgets,
+        sizes=design.sizes,
+        rule=design.rule,
+        recipe=sweep.recipe,
+        family=family,
+    )
+
+
+def numbers(text: str | None, what: str, whole: bool = False) -> tuple[Any, ...] | None:
+    """`1e11,3e11` as numbers, named `what` in complaints; None stays None."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise UsageError(f"{what} is empty: give at least one number.")
+    return tuple(parse_count(part, what) if whole else parse_flops(part, what) for part in parts)

@@ -1,0 +1,52 @@
+"""How far a sweep folder has come, read from its files alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from scaling.files import read_json
+from sweeps import store
+from sweeps.engines.slots import available_slots
+from sweeps.launch import FORMAT as LAUNCH_FORMAT
+from sweeps.sweep import seconds_of
+from sweeps.timing import wall_seconds
+
+
+def status(folder: str | Path) -> dict[str, Any]:
+    """Cells with their states, a summary per budget, the launched runs, and the time left."""
+    sweep = store.open_sweep(folder)
+    states = {state.id: state for state in store.cell_states(sweep)}
+    left = [cell for cell in sweep.design.cells if states[cell.id].state in ("waiting", "running", "failed")]
+    workers = len(available_slots())
+    return {
+        "folder": str(sweep.folder),
+        "counts": dict(Counter(state.state for state in states.values())),
+        "budgets": [_budget(sweep, states, budget) for budget in sweep.design.budgets],
+        "cells": [asdict(s) | {"log": str(sweep.cell_folder(s.id) / "log.txt")} for s in states.values()],
+        "launch": _launch(sweep.folder / "launch"),
+        "workers": workers,
+        "time_left_s": wall_seconds(((c.shape, seconds_of(c, sweep.design)) for c in left), workers),
+    }
+
+
+def _budget(sweep: store.Sweep, states: dict[str, store.CellState], budget: float) -> dict[str, Any]:
+    cells = [states[cell.id] for cell in sweep.design.band(budget)]
+    finished = [cell for cell in cells if cell.state == "done" and cell.loss is not None]
+    best = min(finished, key=lambda cell: cell.loss or 0.0, default=None)
+    return {
+        "budget": budget,
+        "runs": len(cells),
+        "counts": dict(Counter(cell.state for cell in cells)),
+        "best": None if best is None else best.id,
+        "best_loss": None if best is None else best.loss,
+    }
+
+
+def _launch(place: Path) -> list[dict[str, Any]]:
+    if not (place / "launch.json").exists():
+        return []
+    rows = read_json(place / "launch.json", expect=LAUNCH_FORMAT)["runs"]
+    return [asdict(store.cell_state(place / row["name"], row["name"])) for row in rows]

@@ -1,0 +1,157 @@
+"""A sweep from its settings to its run table: data, design, previews, and the runs themselves."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from scaling.errors import ScalingError
+from scaling.files import from_mapping
+from scaling.recipe import Recipe
+from scaling.shape import ShapeFamily
+from sweeps import store
+from sweeps.data import prepare_data, usable_tokens
+from sweeps.design import FEW_STEPS, Cell, Design, OptimumRule, extend, isoflop_design
+from sweeps.engines.local import Task, failures, run_tasks
+from sweeps.engines.progress import Quiet
+from sweeps.engines.slots import available_slots
+from sweeps.store import Sweep
+from sweeps.timing import COMPILE_S, training_seconds, wall_seconds
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a sweep is asked to do. `family` are fields of ShapeFamily; the vocabulary is the data's."""
+
+    data: str = "builtin:stdlib"
+    tokenizer: str = "bytes"
+    budgets: tuple[float, ...] = (1e11, 3e11, 1e12)
+    sizes: int = 6
+    seeds: tuple[int, ...] = (1,)
+    first_seed: int = 0
+    widths: tuple[int, ...] | None = None
+    ratio: float = 1.8
+    rule: OptimumRule = field(default_factory=OptimumRule)
+    recipe: Recipe = field(default_factory=Recipe)
+    family: dict[str, Any] = field(default_factory=dict)
+
+
+def prepare(folder: str | Path, settings: Settings) -> Sweep:
+    """The sweep that `settings` ask for, its data in place; nothing but the data is written yet.
+
+    Cells that the folder already holds are part of it.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ScalingError(f"{folder}: is a file; a sweep needs a folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    data = prepare_data(folder, settings.data, settings.tokenizer)
+    family = from_mapping(ShapeFamily, {**settings.family, "vocab": data.vocab}, "family")
+    design = isoflop_design(
+        family,
+        settings.budgets,
+        seq=settings.recipe.seq,
+        batch=settings.recipe.batch,
+        sizes=settings.sizes,
+        seeds=settings.seeds,
+        first_seed=settings.first_seed,
+        rule=settings.rule,
+        widths=settings.widths,
+        ratio=settings.ratio,
+        unique_tokens=usable_tokens(data.train_tokens, settings.recipe.seq),
+    )
+    return Sweep(folder, design, settings.recipe, data)
+
+
+def preview(sweep: Sweep, workers: int | None = None) -> dict[str, Any]:
+    """What the sweep will cost: its cells with FLOPs, steps, tokens and the time expected of them."""
+    slots = available_slots(workers)
+    design = sweep.design
+    cells = [
+        {
+            "id": cell.id,
+            "budget": cell.budget,
+            "params": cell.shape.params(),
+            "width": cell.shape.width,
+            "layers": cell.shape.layers,
+            "tokens": cell.tokens,
+            "steps": cell.steps,
+            "seed": cell.seed,
+            "flops": cell.flops(design.seq),
+            "time_s": seconds_of(cell, design),
+            "flags": ["few-steps"] if cell.steps < FEW_STEPS else [],
+            "status": store.cell_state(sweep.cell_folder(cell), cell.id).state,
+        }
+        for cell in design.cells
+    ]
+    open_cells = [cell for cell, row in zip(design.cells, cells, strict=True) if row["status"] != "done"]
+    return {
+        "folder": str(sweep.folder),
+        "data": asdict(sweep.data),
+        "cells": cells,
+        "flops": design.flops,
+        "workers": len(slots),
+        "time_s": wall_seconds(((c.shape, seconds_of(c, design)) for c in open_cells), len(slots)),
+        "notes": list(design.notes),
+    }
+
+
+def run(sweep: Sweep, workers: int | None = None, progress: Quiet | None = None) -> dict[str, Any]:
+    """Run what is not finished, write runs.csv, and say how it went.
+
+    A budget whose best size turns out to lie at the edge of its grid gets a further size there (see
+    `sweeps.design.extend`). Raises ScalingError naming the runs that failed, after writing the table
+    of the others.
+    """
+    began = time.monotonic()
+    ran = 0
+    while True:
+        sweep = store.create(sweep.folder, sweep.design, sweep.recipe, sweep.data)
+        tasks = open_tasks(sweep)
+        outcomes = run_tasks(tasks, available_slots(workers), progress=progress)
+        ran += len(tasks)
+        store.write_runs(sweep)
+        if problem := failures(outcomes):
+            raise ScalingError(f"{sweep.folder}: {problem}")
+        wider = extend(sweep.design, losses(sweep))
+        if wider is sweep.design:
+            break
+        sweep = replace(sweep, design=wider)
+    states = store.cell_states(sweep)
+    return {
+        "folder": str(sweep.folder),
+        "cells": len(states),
+        "done": sum(state.state == "done" for state in states),
+        "diverged": [state.id for state in states if state.state == "diverged"],
+        "ran": ran,
+        "flops": sweep.design.flops,
+        "time_s": time.monotonic() - began,
+        "runs": str(sweep.folder / "runs.csv"),
+        "notes": list(sweep.design.notes),
+    }
+
+
+def losses(sweep: Sweep) -> dict[str, float]:
+    states = store.cell_states(sweep)
+    return {s.id: s.loss for s in states if s.loss is not None and math.isfinite(s.loss)}
+
+
+def open_tasks(sweep: Sweep, cells: Sequence[Cell] | None = None) -> list[Task]:
+    """The engine's tasks for the cells that have no result yet."""
+    cells = sweep.design.cells if cells is None else cells
+    left = [cell for cell in cells if store.result_of(sweep.cell_folder(cell)) is None]
+    tasks, compiled = [], set()
+    for cell in sorted(left, key=lambda cell: -seconds_of(cell, sweep.design)):
+        compiling = 0.0 if cell.shape in compiled else COMPILE_S
+        compiled.add(cell.shape)
+        seconds = seconds_of(cell, sweep.design) + compiling
+        tasks.append(Task(cell.id, sweep.cell_folder(cell), f"d{cell.shape.width}", seconds))
+    return tasks
+
+
+def seconds_of(cell: Cell, design: Design) -> float:
+    return training_seconds(cell.shape, cell.tokens, design.seq)
