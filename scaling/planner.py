@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scaling.confirm import confirmations
-from scaling.errors import Refusal, UsageError
 from scaling.files import sha256_json, to_jsonable
+from scaling.laws.decision import band, waste_of
 from scaling.laws.published import DEFAULT_LAW, PublishedLaw, find_law
-from scaling.rivals import naive_row, panel, thumb_rule
+from scaling.refusals import check_data, check_reach, check_request, conventions
+from scaling.rivals import RULE_OF_THUMB, naive_row, panel, thumb_rule
 from scaling.seal import sealed
-from scaling.shape import CONVENTIONS, COUNTS, Shape, ShapeFamily
+from scaling.shape import CONVENTIONS, Shape, ShapeFamily
 from scaling.sizing import (
     GENERIC_SEQ,
     GENERIC_VOCAB,
     Ladder,
-    closed_band,
     generic_family,
     generic_shape,
     ladder,
@@ -37,14 +37,15 @@ if TYPE_CHECKING:
     from scaling.hardware.runtime import RunTime
     from scaling.laws.fit import Fit
     from scaling.laws.isoflop import IsoFlop
+    from scaling.laws.surface import PNormLaw
     from scaling.recipe import Recipe
 
 FORMAT = "scaling/plan"
 VERSION = 1
-FARTHEST = 1000.0  # a plan refuses more compute than this many times the largest run's
 LEVEL = 0.9
 DEFAULT_WASTE = 0.02
 FEW_STEPS = 1000
+DATA_WASTE = 0.1  # what a plan may waste to stay within one epoch before it is refused
 
 
 def plan_published(
@@ -66,10 +67,10 @@ def plan_published(
     (10.7, 156)
     """
     law = find_law(law) if isinstance(law, str) else law
-    _check_request(flops, waste)
+    check_request(flops, waste)
     notes: list[str] = []
     extrapolation = None if law.compute_max is None else flops / law.compute_max
-    forced = _check_reach(extrapolation, f"the law {law.name!r}", law.compute_max, force)
+    forced = check_reach(extrapolation, f"the law {law.name!r}", law.compute_max, force)
     if law.compute_max is None:
         notes.append(
             f"The largest run behind {law.name!r} is not known: how far this extrapolates is not checked."
@@ -84,19 +85,22 @@ def plan_published(
     tokens = round(flops / law.flops_per_token(shape, seq))
     surface = law.surface
     if surface is not None:
-        low, high = closed_band(surface, flops, waste)
+        low, high = band(surface, flops, waste)
         curvature = law.name
     else:
         flat = find_law(DEFAULT_LAW)
         assert flat.surface is not None
         centre = flat.optimum(flops).params
-        low, high = (best.params * end / centre for end in closed_band(flat.surface, flops, waste))
+        low, high = (best.params * end / centre for end in band(flat.surface, flops, waste))
         curvature = DEFAULT_LAW
         notes.append(
             f"{law.name!r} publishes no loss surface: the range of N borrows the flatness of {DEFAULT_LAW!r}."
         )
     naive_n, naive_d = thumb_rule(flops)
-    naive_loss = None if surface is None else float(surface.loss(naive_n, naive_d))
+    naive_loss = naive_waste = None
+    if surface is not None:
+        naive_loss = float(surface.loss(naive_n, naive_d))
+        naive_waste = float(waste_of(surface.vector, np.array([naive_n]), np.array([naive_d]))[0])
     notes.append(
         f"The shape is generic (vocabulary {vocab:,}, sequences of {seq:,}); the loss is that of the "
         "publication's data and tokenizer, not of yours."
@@ -109,12 +113,18 @@ def plan_published(
             "law": law.to_dict(),
             "convention": law.convention,
             "optimum": to_jsonable(best) | {"tokens_per_param": best.tokens / best.params, "level": LEVEL},
-            "band": {"waste": waste, "params_lo": low, "params_hi": high, "curvature_of": curvature},
+            "band": {
+                "waste": waste,
+                "params_lo": low,
+                "params_hi": high,
+                "curvature_of": curvature,
+                "expected_waste": _expected_waste(law, shape, tokens),
+            },
             **_run_keys(shape, tokens, seq),
             "steps": None,
             "batch": None,
             "prediction": None,
-            "naive": [naive_row("20 tokens per parameter", naive_n, naive_d, naive_loss)],
+            "naive": [naive_row("20 tokens per parameter", naive_n, naive_d, naive_loss, naive_waste)],
             "panel": panel(flops),
             "time": None,
             "extrapolation": extrapolation,
@@ -140,35 +150,42 @@ def plan_fit(
     data_sha256: str | None = None,
     unique_tokens: int | None = None,
     seed_noise: float | None = None,
+    convention: str | None = None,
     seq: int | None = None,
     waste: float = DEFAULT_WASTE,
     force: bool = False,
 ) -> dict[str, Any]:
     """Size a run of `flops` by a law fitted to runs, over the shapes of `family`.
 
-    The budget is counted as the fit's runs counted theirs (`fit.flops_convention`); D follows from
-    each shape's exact FLOPs per token, and the shape of least predicted loss is chosen. `recipe`
+    The budget is counted as the fit's runs counted theirs (`fit.flops_convention`), unless `convention`
+    says otherwise; D follows from each shape's exact FLOPs per token, and the shape of least predicted
+    loss is chosen. A fit whose table gave FLOPs by an unknown rule needs `convention`. `recipe`
     makes the plan launchable: whole steps, and confirmation runs around the planned size.
     `unique_tokens` is how much training data there is: a run that repeats data is refused.
     `seed_noise` is the deviation of log loss between seeds; without it the fit's residuals stand in.
     """
-    _check_request(flops, waste)
-    convention, count = _conventions(fit)
-    extrapolation = flops / fit.c_max
-    forced = _check_reach(extrapolation, "the fit", fit.c_max, force)
+    check_request(flops, waste)
     notes: list[str] = []
+    counted, count = conventions(fit, convention, notes)
     if family is None:
         family = generic_family()
         notes.append(f"No shape family was given: a generic one is assumed (vocabulary {family.vocab:,}).")
     seq = recipe.seq if recipe is not None else seq or GENERIC_SEQ
     centre = float(np.asarray(fit.law.optimum(flops)[0]))
-    members = ladder(family, centre, flops, seq, convention, count)
+    members = ladder(family, centre, flops, seq, counted, count)
     law = fit.law
     best_n, best_d, best_loss = members.optimum(law)
-    spread_n, spread_d = members.draws(np.asarray(fit.draws, dtype=np.float64))
-    shape = members.shapes[members.best(law)]
-    tokens, steps = _whole_steps(flops / shape.flops_per_token(seq, convention), recipe)
-    forced += _check_data(tokens, unique_tokens, flops, law.b, force)
+    if counted == fit.flops_convention:
+        extrapolation, c_max = flops / fit.c_max, fit.c_max
+    else:
+        extrapolation, c_max = float(fit.extrapolation(best_n, best_d)), fit.c_max_6nd
+    forced = check_reach(extrapolation, "the fit", c_max, force)
+    draws = np.asarray(fit.draws, dtype=np.float64)
+    spread_n, spread_d = members.draws(draws)
+    chosen = _affordable(members, law, unique_tokens, notes)
+    shape = members.shapes[chosen]
+    tokens, steps = _whole_steps(flops / shape.flops_per_token(seq, counted), recipe)
+    forced += check_data(tokens, unique_tokens, flops, law.b, force)
     if steps is not None and steps < FEW_STEPS:
         notes.append(f"The run has only {steps} steps; runs under {FEW_STEPS} lie off the law.")
     loss, loss_lo, loss_hi = (float(x) for x in fit.predict(shape.params(count), tokens, level=LEVEL))
@@ -197,11 +214,11 @@ def plan_fit(
             "law": {
                 "name": "fit",
                 "citation": None,
-                "convention": {"params": count, "flops": convention},
+                "convention": {"params": count, "flops": fit.flops_convention},
                 **fit.law.to_dict(),
                 "c_max": fit.c_max,
             },
-            "convention": {"params": count, "flops": convention},
+            "convention": {"params": count, "flops": counted},
             "optimum": {
                 "params": best_n,
                 **_ends("params", best_n, spread_n, fit.inflation),
@@ -213,7 +230,13 @@ def plan_fit(
                 "loss_hi": loss_hi,
                 "level": LEVEL,
             },
-            "band": {"waste": waste, "params_lo": low, "params_hi": high, "curvature_of": "fit"},
+            "band": {
+                "waste": waste,
+                "params_lo": low,
+                "params_hi": high,
+                "curvature_of": "fit",
+                "expected_waste": _expected_waste_of(members, fit, draws, chosen),
+            },
             **_run_keys(shape, tokens, seq),
             "steps": steps,
             "batch": None if recipe is None else recipe.batch,
@@ -258,56 +281,41 @@ def budget_flops(plan: Mapping[str, Any]) -> tuple[float, str]:
     return plan["inputs"]["flops"], plan["convention"]["flops"]
 
 
-def _check_request(flops: float, waste: float) -> None:
-    if not (math.isfinite(flops) and flops > 0):
-        raise UsageError(f"--flops must be above zero; {flops!r} was given.")
-    if not 0 < waste < 1:
-        raise UsageError(f"--waste must lie between 0 and 1 (a share of the compute); {waste!r} was given.")
-
-
-def _check_reach(extrapolation: float | None, source: str, c_max: float | None, force: bool) -> list[str]:
-    """Refuse to plan more than 1000x beyond the largest run; with `force`, say so in the plan."""
-    if extrapolation is None or extrapolation <= FARTHEST * (1 + 1e-9):
-        return []
-    assert c_max is not None
-    sentence = (
-        f"the budget is {extrapolation:.3g}x the largest run behind {source} ({c_max:.3g} FLOPs), and a plan "
-        f"reaches at most {FARTHEST:g}x"
+def _affordable(members: Ladder, law: PNormLaw, unique: int | None, notes: list[str]) -> int:
+    """The best member, or a somewhat larger one when the data ends before the best one's tokens."""
+    best = members.best(law)
+    if unique is None or members.tokens[best] <= unique:
+        return best
+    losses = np.where(members.tokens <= unique, members.losses(law), np.inf)
+    other = int(np.argmin(losses))
+    cost = float(members.waste(law)[other])
+    if not np.isfinite(losses[other]) or cost > DATA_WASTE:
+        return best
+    notes.append(
+        f"The data ({unique:,} training tokens) ends before the best size's {members.tokens[best]:,.0f}: a "
+        f"larger model is planned, which wastes {cost:.1%} of the compute."
     )
-    if not force:
-        raise Refusal(
-            f"{sentence}; add a run of {c_max * extrapolation / FARTHEST:.1g} FLOPs or more, or use --force."
-        )
-    return [f"Forced: {sentence}."]
-
-
-def _check_data(tokens: float, unique: int | None, flops: float, b: float, force: bool) -> list[str]:
-    if unique is None or tokens <= unique:
-        return []
-    sentence = f"the plan needs {tokens:,.0f} training tokens and the data has {unique:,}"
-    if not force:
-        most = flops * (unique / tokens) ** (1 / b)
-        raise Refusal(
-            f"{sentence}, so it would repeat data, which this law does not price; bring more text, plan at "
-            f"most about {most:.2g} FLOPs, or use --force."
-        )
-    return [f"Forced: {sentence}: data will repeat, and the prediction is void."]
-
-
-def _conventions(fit: Fit) -> tuple[Any, Any]:
-    if fit.flops_convention not in CONVENTIONS:
-        raise Refusal(
-            f"the fit counts FLOPs as {fit.flops_convention!r}, which is none of {', '.join(CONVENTIONS)}: a "
-            "budget cannot be turned into tokens."
-        )
-    if fit.count not in COUNTS:
-        raise Refusal(f"the fit counts parameters as {fit.count!r}, which is none of {', '.join(COUNTS)}.")
-    return fit.flops_convention, fit.count
+    return other
 
 
 def _size(law: PublishedLaw, shape: Shape, seq: int) -> float:
     """The size that the law's N speaks of."""
     return shape.params(law.count) if law.flops == "6nd" else law.flops_per_token(shape, seq) / 6.0
+
+
+def _expected_waste(law: PublishedLaw, shape: Shape, tokens: float) -> float | None:
+    """Mean waste of the run over the published uncertainty; None where none was published."""
+    if law.surface is None or law.spread is None:
+        return None
+    point = np.array([float(shape.params(law.count))]), np.array([float(tokens)])
+    return float(waste_of(law.spread.draws(law.surface), *point).mean())
+
+
+def _expected_waste_of(members: Ladder, fit: Fit, draws: np.ndarray, member: int) -> float:
+    """Mean waste over the fit's draws; its excess grows with the square of what widens the interval of N."""
+    known = float(members.waste(fit.law)[member])
+    mean = float(members.waste_draws(draws, member).mean())
+    return min(1.0, known + fit.inflation**2 * max(mean - known, 0.0))
 
 
 def _whole_steps(tokens: float, recipe: Recipe | None) -> tuple[float, int | None]:
@@ -338,11 +346,18 @@ def _ends(name: str, point: float, values: np.ndarray, inflation: float) -> dict
 
 
 def _naive(members: Ladder, fit: Fit, isoflop: IsoFlop | None) -> list[dict[str, Any]]:
-    """The answers anybody could give without a fitted surface."""
-    n, d = members.at_ratio(20.0) or thumb_rule(members.flops)
-    rows = [naive_row("20 tokens per parameter", n, d, float(fit.law.loss(n, d)))]
+    """The answers anybody could give without a fitted surface, and what the law says their sizes waste."""
+    log_n, wastes = np.log(members.params), members.waste(fit.law)
+
+    def row(name: str, params: float, tokens: float, loss: float) -> dict[str, Any]:
+        inside = log_n[0] <= math.log(params) <= log_n[-1]
+        expected = float(np.interp(math.log(params), log_n, wastes)) if inside else None
+        return naive_row(name, params, tokens, loss, expected)
+
+    n, d = members.at_ratio(RULE_OF_THUMB) or thumb_rule(members.flops)
+    rows = [row("20 tokens per parameter", n, d, float(fit.law.loss(n, d)))]
     if isoflop is not None:
         line_n, line_loss = (float(x) for x in isoflop.line(members.flops))
-        line_d = float(np.exp(np.interp(math.log(line_n), np.log(members.params), np.log(members.tokens))))
-        rows.append(naive_row("straight line through the bands", line_n, line_d, line_loss))
+        line_d = math.exp(float(np.interp(math.log(line_n), log_n, np.log(members.tokens))))
+        rows.append(row("straight line through the bands", line_n, line_d, line_loss))
     return rows

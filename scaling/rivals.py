@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from scaling.laws.published import PublishedLaw
@@ -93,6 +92,7 @@ def thumb_rule(flops: float) -> tuple[float, float]:
 
 
 def naive_row(
-    name: str, params: float, tokens: float, loss: float | None, extra: Mapping[str, Any] | None = None
+    name: str, params: float, tokens: float, loss: float | None, waste: float | None
 ) -> dict[str, Any]:
-    return {"name": name, "params": params, "tokens": tokens, "loss": loss, **(extra or {})}
+    """`waste` is what the plan's own law expects of that size; the outcome may say otherwise."""
+    return {"name": name, "params": params, "tokens": tokens, "loss": loss, "expected_waste": waste}

@@ -141,6 +141,16 @@ class Ladder:
         frontier = np.array([np.min(law.loss(self.params, self.tokens * math.exp(x))) for x in log_share])
         return 1.0 - np.exp(np.interp(-self.losses(law), -frontier, log_share))
 
+    def waste_draws(self, draws: Floats, member: int) -> Floats:
+        """The waste of one member under each row (E, A, B, alpha, beta, g) of `draws`."""
+        log_share = np.linspace(-2.0, 0.0, 81)
+        frontier = np.stack(
+            [loss_of(draws, self.params, self.tokens * math.exp(x)).min(axis=1) for x in log_share]
+        )
+        losses = loss_of(draws, self.params[[member]], self.tokens[[member]])[:, 0]
+        pairs = zip(losses, frontier.T, strict=True)
+        return 1.0 - np.exp([float(np.interp(-loss, -row, log_share)) for loss, row in pairs])
+
     def band(self, law: PNormLaw, share: float) -> tuple[float, float]:
         """Range of N within which at most `share` of the compute is wasted."""
         return safe_range(self.params, self.waste(law), share)
@@ -165,14 +175,6 @@ def ladder(
     widths = range(low, max(high, low + 4 * unit) + 1, stride)
     shapes = sorted((family.shape(width) for width in widths), key=lambda shape: shape.params(count))
     return Ladder(tuple(shapes), flops, seq, convention, count)
-
-
-def closed_band(law: PNormLaw, flops: float, share: float) -> tuple[float, float]:
-    """Range of N that wastes at most `share` of the compute, under C = 6 N D."""
-    centre, _ = (float(x) for x in law.optimum(flops))
-    params = centre * np.exp(np.linspace(-6.0, 6.0, 4801))
-    loss = law.loss(params, flops / (6.0 * params))
-    return safe_range(params, 1.0 - law.compute_for_loss(loss) / flops, share)
 
 
 def safe_range(params: Floats, waste: Floats, share: float) -> tuple[float, float]:

@@ -278,7 +278,7 @@ def _score_naive(
     outcomes: Sequence[Outcome],
 ) -> dict[str, Any]:
     """A rival's error of loss beside the plan's, and the measured waste of its size."""
-    scored: dict[str, Any] = {key: row[key] for key in ("name", "params", "tokens", "loss")}
+    scored: dict[str, Any] = {key: row[key] for key in ("name", "params", "tokens", "loss", "expected_waste")}
     scored["error"] = None if row["loss"] is None else row["loss"] / prediction["actual"] - 1
     scored["skill"] = None if not scored["error"] else 1 - abs(prediction["error"]) / abs(scored["error"])
     scored["waste"] = scored["skill_in_waste"] = None

@@ -30,6 +30,10 @@ def command(
     waste: Annotated[
         float, typer.Option("--waste", help="Share of compute that the range of sizes may waste.")
     ] = 0.02,
+    convention: Annotated[
+        str | None,
+        typer.Option("--convention", help="With --fit: how --flops counts (6nd, model_causal, model_full)."),
+    ] = None,
     seq: Annotated[str | None, typer.Option("--seq", help="Sequence length of the generic shape.")] = None,
     vocab: Annotated[str | None, typer.Option("--vocab", help="Vocabulary of the generic shape.")] = None,
     out: Annotated[
@@ -65,6 +69,8 @@ def command(
         chip = find_chip(accelerator)
     elif count != 1 or dollars is not None:
         raise UsageError("--chips and --price need --accelerator: time depends on the chip.")
+    if convention is not None and fit is None:
+        raise UsageError("--convention goes with --fit; a published law or a sweep has its own.")
     if sweep is not None:
         from scaling.planfiles import plan_sweep
 
@@ -72,7 +78,7 @@ def command(
     elif fit is not None:
         from scaling.laws.fit import load_fit
 
-        plan = plan_fit(budget, load_fit(fit), seq=length, waste=waste, force=force)
+        plan = plan_fit(budget, load_fit(fit), convention=convention, seq=length, waste=waste, force=force)
     else:
         plan = plan_published(budget, law or DEFAULT_LAW, seq=length, vocab=words, waste=waste, force=force)
     if chip is not None:

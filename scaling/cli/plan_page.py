@@ -79,6 +79,10 @@ def _decision(plan: Mapping[str, Any]) -> list[Text]:
             f"{format_percent(best['level'], 0)} confidence between {format_count(best['params_lo'])} and "
             f"{format_count(best['params_hi'])}"
         )
+    if band["expected_waste"] is not None:
+        second.append(
+            f". Not knowing the law exactly, expect to waste {format_percent(band['expected_waste'])}"
+        )
     lines = [first, second.append(".")]
     if plan["prediction"] is not None:
         p = plan["prediction"]
@@ -169,10 +173,14 @@ def _loss(value: float | None) -> str:
 
 
 def _naive(plan: Mapping[str, Any]) -> Table:
-    table = _table(" rule", "params", "tokens", "loss")
+    table = _table(" rule", "params", "tokens", "loss", "waste by this law")
     for row in plan["naive"]:
         table.add_row(
-            f" {row['name']}", format_count(row["params"]), format_count(row["tokens"]), _loss(row["loss"])
+            f" {row['name']}",
+            format_count(row["params"]),
+            format_count(row["tokens"]),
+            _loss(row["loss"]),
+            format_percent(row["expected_waste"]),
         )
     return table
 

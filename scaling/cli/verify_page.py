@@ -72,7 +72,7 @@ def _rivals(report: Mapping[str, Any]) -> Table:
         if row["waste"] is not None:
             waste = format_percent(row["waste"])
         else:
-            waste = "beyond the measured sizes" if row.get("beyond_bracket") else "not measured"
+            waste = f"not measured ({format_percent(row['expected_waste'])} by the law)"
         table.add_row(
             row["name"],
             format_count(row["params"]),

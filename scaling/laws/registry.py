@@ -150,7 +150,7 @@ _LAWS = (
         n_law=PowerLaw(1.3e9, 0.73, PF_DAY),
         notes=(
             "Superseded: counting without embeddings and head at small scale explains most of the gap "
-            "between 0.73 and 0.50 (Pearce and Song 2024, arXiv:2406.12907; Porian et al. 2024, arXiv:2406.19146).",
+            "between 0.73 and 0.50 (Pearce and Song 2024, arXiv:2406.12907; Porian et al., 2406.19146).",
             "C is C_min: compute at a batch far below the critical one.",
         ),
     ),
@@ -209,8 +209,8 @@ _LAWS = (
         exponents="b = 0.537",
         d_law=PowerLaw(0.299, 0.537),
         notes=(
-            "The paper's text prints (0.53, 0.29), which misses its own 16.55T tokens at 3.8e25 FLOPs by 37%; the "
-            "legend's coefficients give 16.3T.",
+            "The paper's text prints (0.53, 0.29), which misses its own 16.55T tokens at 3.8e25 by 37%; "
+            "the legend's coefficients give 16.3T.",
             "Which parameters and FLOPs are counted is not stated; total and 6 N D are assumed.",
         ),
         aliases=("llama-3",),
