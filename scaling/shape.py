@@ -186,7 +186,8 @@ class ShapeFamily:
     vocab: int
     aspect: int = 128
     min_layers: int = 2
-    head_dim: int = 32
+    head_dim: int = 16
+    min_heads: int = 2
     ffn_multiple: int = 8
     width_multiple: int = 8
     kv_group: int = 1
@@ -194,7 +195,7 @@ class ShapeFamily:
     qk_norm: bool = True
 
     def __post_init__(self) -> None:
-        for field in ("vocab", "aspect", "min_layers", "head_dim", "ffn_multiple", "width_multiple", "kv_group"):
+        for field in ("vocab", "aspect", "min_layers", "head_dim", "min_heads", "ffn_multiple", "width_multiple", "kv_group"):
             if getattr(self, field) < 1:
                 raise ValueError(f"family field {field!r} must be at least 1, not {getattr(self, field)!r}.")
 
@@ -202,7 +203,7 @@ class ShapeFamily:
         """The family's member of this width (a multiple of `width_multiple`)."""
         if width < self.width_multiple or width % self.width_multiple:
             raise ValueError(f"width {width} must be a positive multiple of {self.width_multiple}.")
-        heads = max(1, round(width / self.head_dim))
+        heads = max(self.min_heads, round(width / self.head_dim))
         while (width % heads or (width // heads) % 2) and heads > 1:
             heads -= 1
         kv_heads = heads // self.kv_group if heads % self.kv_group == 0 else heads

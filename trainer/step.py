@@ -86,7 +86,7 @@ def train_step(static: Static, state: State, rates: Rates, ids: Array) -> tuple[
         return p - lr * multiplier * (u + decay)
 
     params = jax.tree.map(move, state.params, update, rates.multipliers)
-    return State(state.step + 1, params, opt), jnp.stack([loss, optax.global_norm(gradient)])
+    return State(state.step + 1, params, opt), jnp.stack([loss, optax.tree.norm(gradient)])
 
 
 def train_chunk(static: Static, state: State, rates: Rates, ids: Array, count: Array) -> tuple[State, Array]:
