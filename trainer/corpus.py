@@ -146,8 +146,8 @@ def _build_text(
     tell(f"reading {source.data} ({len(source.files)} files)")
     spool.fill(documents, excluded, max_bytes)
     if not len(spool):
-        why = f": {excluded.sentence()}" if excluded.reasons else ""
-        raise ScalingError(f"{source.data}: no usable document{why}.")
+        why = f" ({excluded.sentence()})" if excluded.reasons else ""
+        raise ScalingError(" ".join([f"{source.data}: no usable document{why}.", *spool.notes]))
     held = hold_out(spool, share, seed, source.data)
     order = _order(spool, held, seed)
     notes = [*spool.notes, *held.notes]
@@ -295,11 +295,19 @@ def _existing(out: Path, inputs: dict[str, Any]) -> TokenFolder | None:
     if known != inputs:
         known = known if isinstance(known, dict) else {}
         differs = next((k for k in inputs if known.get(k) != inputs[k]), "inputs")
+        there, here = _shown(known.get(differs)), _shown(inputs[differs])
         raise ScalingError(
-            f"{out}: holds another data set ({differs} is {known.get(differs)!r} there, "
-            f"{inputs[differs]!r} here); choose another place or remove it."
+            f"{out}: holds another data set ({differs.replace('_', ' ')} is {there} there, {here} here); "
+            "choose another place or remove it."
         )
     return folder
+
+
+def _shown(value: Any) -> str:
+    """A value of `inputs` for a sentence: `bpe 4096` for a tokenizer, the plain value for the rest."""
+    if isinstance(value, dict):
+        return " ".join(str(part)[:12] for part in value.values() if part is not None)
+    return str(value)
 
 
 def _put_in_place(

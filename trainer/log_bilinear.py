@@ -123,10 +123,10 @@ class LogBilinear:
             pair = (pair % n) * n + symbol
         return np.ascontiguousarray(out.T)
 
-    def cross_entropy(self, chain: np.ndarray) -> np.ndarray:
-        """-log P of each symbol of one chain given the two before it, in nats; length - 2 values."""
-        chain = chain.astype(np.int64)
-        return -np.log(self.transition[chain[:-2], chain[1:-1], chain[2:]])
+    def cross_entropy_of(self, sample: np.ndarray) -> np.ndarray:
+        """Mean of -log P(symbol | the two before it) in nats along each row of `sample`."""
+        past = sample.astype(np.int64)
+        return -np.log(self.transition[past[:, :-2], past[:, 1:-1], past[:, 2:]]).mean(axis=1)
 
 
 CHAIN_LENGTH = 1 << 14  # long, so that the two symbols that lack a past cost nothing (1.5e-4 nats)

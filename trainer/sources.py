@@ -21,8 +21,10 @@ from scaling.errors import ScalingError
 from scaling.files import sha256_json
 from trainer.splits import seeded_key
 
-WHOLE_FILE = 256 << 10  # a text file up to this size is one document of a folder; larger ones are cut
-SECTION = 64 << 10  # ... into sections of about this size
+# A text file up to this size, and up to 1/64 of all text, is one document; a larger one is cut into
+# sections of about 1/256 of all text, within the two limits below, so that some can be held out.
+WHOLE_FILE = 256 << 10
+SECTION = 64 << 10
 SMALLEST_SECTION = 2 << 10
 LONGEST = 64 << 20  # a longer line of JSONL, or text of a row, is left out
 NOT_STDLIB = frozenset({"site-packages", "dist-packages", "__pycache__", "lib-dynload"})
@@ -174,6 +176,9 @@ def list_files(path: Path) -> list[Path]:
 
 def file_documents(files: list[Path], top: Path, column: str, excluded: Excluded) -> Iterator[Document]:
     """Documents of text, JSONL and Parquet files; the kind is told by the name, `.gz` is unpacked."""
+    total = sum(file.stat().st_size for file in files)
+    section = max(SMALLEST_SECTION, min(SECTION, total // 256))
+    largest_whole = max(SMALLEST_SECTION, min(WHOLE_FILE, total // 64))
     for file in files:
         name = file.relative_to(top).as_posix() if file != top else file.name
         kind = file.name.lower().removesuffix(".gz").rpartition(".")[2]
@@ -185,8 +190,9 @@ def file_documents(files: list[Path], top: Path, column: str, excluded: Excluded
                 if kind in ("jsonl", "ndjson"):
                     yield from _jsonl_documents(stream, file, name, column, excluded)
                 else:
-                    whole = file != top and file.stat().st_size <= WHOLE_FILE
-                    yield from _text_documents(stream, file, name, whole, excluded)
+                    whole = file.stat().st_size <= largest_whole
+                    size = WHOLE_FILE if whole else section
+                    yield from _text_documents(stream, name, size, whole, excluded)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ScalingError(f"{file}: the gzip stream is damaged or cut short ({error}).") from None
         except OSError as error:
@@ -194,8 +200,9 @@ def file_documents(files: list[Path], top: Path, column: str, excluded: Excluded
 
 
 def _open(file: Path) -> BinaryIO:
-    opened = gzip.open(file) if file.name.lower().endswith(".gz") else open(file, "rb")
-    return cast(BinaryIO, opened)
+    if file.name.lower().endswith(".gz"):
+        return cast(BinaryIO, gzip.GzipFile(file))
+    return file.open("rb")
 
 
 def sections(stream: BinaryIO, size: int) -> Iterator[bytes]:
@@ -228,15 +235,14 @@ def _after(text: bytes, mark: bytes, low: int) -> int:
 
 
 def _text_documents(
-    stream: BinaryIO, file: Path, name: str, whole: bool, excluded: Excluded
+    stream: BinaryIO, name: str, size: int, whole: bool, excluded: Excluded
 ) -> Iterator[Document]:
-    size = WHOLE_FILE if whole else max(SMALLEST_SECTION, min(SECTION, file.stat().st_size // 256))
     for number, text in enumerate(sections(stream, size)):
         label = name if whole else f"{name}, section {number + 1}"
         if number == 0:
             text = text.removeprefix(b"\xef\xbb\xbf")
             if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                excluded.add("UTF-16 text (only UTF-8 is read)", name, file.stat().st_size)
+                excluded.add("UTF-16 text (only UTF-8 is read)", name, len(text))
                 return
         if b"\0" in text:
             excluded.add("binary (zero bytes)", label, len(text))

@@ -100,9 +100,10 @@ class Spool:
 
     def texts(self, order: Iterable[int]) -> Iterator[bytes]:
         """The texts of the named documents, from disk."""
-        data = np.memmap(self.path, np.uint8, mode="r")
-        for i in order:
-            yield data[self._ends[i] - self.length(i) : self._ends[i]].tobytes()
+        with open(self.path, "rb") as stream:
+            for i in order:
+                stream.seek(self._ends[i] - self.length(i))
+                yield stream.read(self.length(i))
 
     def groups(self) -> np.ndarray:
         """Group number per document; named groups first, then one number per document without a name."""
