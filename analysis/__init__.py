@@ -1,0 +1,1 @@
+"""Figures, reports and notebooks: reads the files of a sweep, never trains."""

@@ -1,0 +1,23 @@
+"""One function per figure: from data to a matplotlib Figure, in the house style.
+
+Data come as the objects of `scaling` (Runs, Fit, IsoFlop) or as what their files hold (a DataFrame,
+a dict), so a figure can be drawn in a notebook, by the report, or from files alone. Every axis of
+compute is C = 6ND, the accounting in which the laws state their optima; budgets keep the name that
+the sweep gave them.
+"""
+
+from analysis.figures.allocation import optimum_against_compute, surface_contours
+from analysis.figures.confirmation import confirmation
+from analysis.figures.isoflop import isoflop_curves
+from analysis.figures.prediction import loss_frontier, predicted_against_actual
+from analysis.figures.training import training_curves
+
+__all__ = [
+    "confirmation",
+    "isoflop_curves",
+    "loss_frontier",
+    "optimum_against_compute",
+    "predicted_against_actual",
+    "surface_contours",
+    "training_curves",
+]
