@@ -4,7 +4,8 @@
 
     runs = scaling.read_runs("runs.csv")
     fit = scaling.fit(runs)
-    fit.n_opt(1e22)
+    fit.n_opt(1e22)                                  # params, and their interval
+    scaling.plan_published(1e22, "besiroglu")        # without runs of your own
 
 The names below are resolved on first use, so `import scaling` costs nothing and loads neither
 numpy nor pandas; nothing in this package imports JAX.
@@ -13,29 +14,70 @@ numpy nor pandas; nothing in this package imports JAX.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scaling.errors import Refusal, ScalingError, UsageError
+    from scaling.hardware.catalogue import find_chip
+    from scaling.laws.decision import band, expected_waste, waste
+    from scaling.laws.fit import Fit, fit, load_fit
+    from scaling.laws.isoflop import IsoFlop, isoflop
+    from scaling.laws.published import PublishedLaw, find_law, law_names
+    from scaling.laws.surface import PNormLaw, chinchilla_law
+    from scaling.planner import plan_fit, plan_published
+    from scaling.recipe import Recipe
+    from scaling.runs import Runs, read_runs
+    from scaling.shape import Convention, Count, Shape, ShapeFamily
+    from scaling.verify import score
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "Count": "scaling.shape",
-    "Convention": "scaling.shape",
-    "Shape": "scaling.shape",
-    "ShapeFamily": "scaling.shape",
-    "Recipe": "scaling.recipe",
-    "Runs": "scaling.runs",
-    "read_runs": "scaling.runs",
-    "Fit": "scaling.laws.fit",
-    "fit": "scaling.laws.fit",
-    "load_fit": "scaling.laws.fit",
-    "IsoFlop": "scaling.laws.isoflop",
-    "isoflop": "scaling.laws.isoflop",
-    "ScalingError": "scaling.errors",
-    "UsageError": "scaling.errors",
-    "Refusal": "scaling.errors",
+_NAMES_OF = {
+    "scaling.errors": ("Refusal", "ScalingError", "UsageError"),
+    "scaling.hardware.catalogue": ("find_chip",),
+    "scaling.laws.decision": ("band", "expected_waste", "waste"),
+    "scaling.laws.fit": ("Fit", "fit", "load_fit"),
+    "scaling.laws.isoflop": ("IsoFlop", "isoflop"),
+    "scaling.laws.published": ("PublishedLaw", "find_law", "law_names"),
+    "scaling.laws.surface": ("PNormLaw", "chinchilla_law"),
+    "scaling.planner": ("plan_fit", "plan_published"),
+    "scaling.recipe": ("Recipe",),
+    "scaling.runs": ("Runs", "read_runs"),
+    "scaling.shape": ("Convention", "Count", "Shape", "ShapeFamily"),
+    "scaling.verify": ("score",),
 }
+_HOME = {name: module for module, names in _NAMES_OF.items() for name in names}
 
-__all__ = ["__version__", *_HOME]
+__all__ = [
+    "Convention",
+    "Count",
+    "Fit",
+    "IsoFlop",
+    "PNormLaw",
+    "PublishedLaw",
+    "Recipe",
+    "Refusal",
+    "Runs",
+    "ScalingError",
+    "Shape",
+    "ShapeFamily",
+    "UsageError",
+    "__version__",
+    "band",
+    "chinchilla_law",
+    "expected_waste",
+    "find_chip",
+    "find_law",
+    "fit",
+    "isoflop",
+    "law_names",
+    "load_fit",
+    "plan_fit",
+    "plan_published",
+    "read_runs",
+    "score",
+    "waste",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import json
@@ -155,6 +156,20 @@ def test_every_verb_has_help_and_json(name, capsys):
     assert f"scaling {name}" in shown
 
 
-@pytest.mark.parametrize("name", [name for name in scaling.__all__ if name != "__version__"])
+@pytest.mark.parametrize("name", scaling._HOME)
 def test_every_public_name_resolves(name):
     assert getattr(scaling, name) is getattr(importlib.import_module(scaling._HOME[name]), name)
+
+
+def test_the_public_names_are_listed_and_typed():
+    source = ast.parse(inspect.getsource(scaling))
+    typed = {
+        alias.name: statement.module
+        for branch in ast.walk(source)
+        if isinstance(branch, ast.If)
+        for statement in branch.body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
+    assert typed == scaling._HOME  # what a type checker sees is what a program gets
+    assert {*scaling.__all__} == {*scaling._HOME, "__version__"}
