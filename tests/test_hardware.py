@@ -65,7 +65,9 @@ def test_the_popular_mistakes_about_1e22_flops_are_corrected():
     time = run_time(1e22, "6nd", find_chip("a100-80gb"), chips=1000)
     assert time.chip_hours == pytest.approx(22_258, rel=1e-3)
     assert time.seconds / 3600 == pytest.approx(22.3, rel=1e-2)  # a day, not weeks
-    assert run_time(1e22, "6nd", find_chip("a100-80gb"), 1000, price_usd=2.0).cost_usd == pytest.approx(44_500, rel=1e-2)
+    assert run_time(1e22, "6nd", find_chip("a100-80gb"), 1000, price_usd=2.0).cost_usd == pytest.approx(
+        44_500, rel=1e-2
+    )
     for name, hours in (("h100", 7_022), ("v4", 25_253), ("v5p", 15_130), ("b200", 3_086)):
         assert run_time(1e22, "6nd", find_chip(name), 8).chip_hours == pytest.approx(hours, rel=1e-3)
 

@@ -60,7 +60,8 @@ def test_besiroglu_optimum_has_the_published_ratio_loss_and_uncertainty():
 
 
 @pytest.mark.parametrize(
-    ("name", "table", "worst"), [("chinchilla-1", TABLE_3, 0.013), ("chinchilla-2", TABLE_A3_APPROACH_2, 0.033)]
+    ("name", "table", "worst"),
+    [("chinchilla-1", TABLE_3, 0.013), ("chinchilla-2", TABLE_A3_APPROACH_2, 0.033)],
 )
 def test_regressions_reproduce_their_tables(name, table, worst):
     law = find_law(name)
@@ -102,7 +103,7 @@ def test_each_law_counts_flops_its_own_way_and_never_another_s():
     matrices = shape.matmul_params - shape.params_head
     assert per_token["deepseek"] == pytest.approx(6 * matrices + attention)
     for name in ("gemstones", "nanochat"):
-        with pytest.raises(Refusal, match="does not pin|do not pin"):
+        with pytest.raises(Refusal, match=r"does not pin|do not pin"):
             find_law(name).flops_per_token(shape, 512)
 
 
