@@ -12,25 +12,7 @@ from scaling.errors import ScalingError
 from trainer.corpus import build_corpus
 from trainer.tokens import MANIFEST, TokenFolder, iterate_documents, token_dtype, write_split
 
-WORDS = [
-    "alpha",
-    "beta",
-    "gamma",
-    "delta",
-    "epsilon",
-    "zeta",
-    "eta",
-    "theta",
-    "iota",
-    "kappa",
-    "lambda",
-    "mu",
-    "nu",
-    "xi",
-    "omicron",
-    "pi",
-    "rho",
-]
+WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda"]
 
 
 def write_texts(folder: Path, count: int = 40, seed: int = 0) -> dict[str, str]:
