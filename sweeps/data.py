@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from scaling.errors import ScalingError
-from scaling.files import read_json
 from sweeps.store import DataRef
 
 MANIFEST = "manifest.json"
-TOKENS_FORMAT = "scaling/tokens"
 
 
 def prepare_data(folder: str | Path, data: str, tokenizer: str = "bytes") -> DataRef:
@@ -35,13 +32,11 @@ def data_ref(folder: Path, tokens: Path) -> DataRef:
     return DataRef(place, opened.sha256, str(opened.manifest["source"]), opened.vocab_size, train)
 
 
-def read_manifest(tokens: Path) -> dict[str, Any]:
-    return read_json(tokens / MANIFEST, expect=TOKENS_FORMAT)
-
-
 def check_data(tokens: Path, expected_sha256: str, wanted_by: str) -> None:
     """Raise ScalingError unless `tokens` is the data set that `wanted_by` was made for."""
-    found = str(read_manifest(tokens).get("sha256"))
+    from trainer.tokens import TokenFolder
+
+    found = TokenFolder.open(tokens).sha256
     if found != expected_sha256:
         raise ScalingError(
             f"{wanted_by} was made for data {expected_sha256[:12]}, but {tokens} holds {found[:12]}; "

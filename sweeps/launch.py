@@ -25,6 +25,7 @@ from sweeps.engines.local import Task, failures, run_tasks
 from sweeps.engines.progress import Quiet
 from sweeps.engines.slots import available_slots
 from sweeps.timing import training_seconds
+from sweeps.worker import DEFAULT_RUNNER
 
 FORMAT = "scaling/launch"
 VERSION = 1
@@ -89,6 +90,7 @@ def launch(
     only_planned: bool = False,
     workers: int | None = None,
     progress: Quiet | None = None,
+    runner: str = DEFAULT_RUNNER,
 ) -> dict[str, Any]:
     """Train the plan's runs below FOLDER/launch (FOLDER: the plan's own folder) and say how they ended.
 
@@ -115,7 +117,7 @@ def launch(
         for run in runs
         if store.result_of(place / run.name) is None
     ]
-    outcomes = run_tasks(tasks, available_slots(workers), progress=progress)
+    outcomes = run_tasks(tasks, available_slots(workers), runner, progress)
     if problem := failures(outcomes):
         raise ScalingError(f"{place}: {problem}")
     found = results(folder)

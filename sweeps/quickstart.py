@@ -22,6 +22,7 @@ from sweeps.design import OptimumRule
 from sweeps.engines.progress import Quiet
 from sweeps.launch import launch
 from sweeps.sweep import Settings
+from sweeps.worker import DEFAULT_RUNNER
 
 FORMAT = "scaling/quickstart"
 VERSION = 1
@@ -81,6 +82,7 @@ class Loop:
     say: Callable[[str], None]
     progress: Callable[[], Quiet]
     report: Callable[[Path], Path] | None
+    runner: str
 
 
 def quickstart(
@@ -93,6 +95,7 @@ def quickstart(
     say: Callable[[str], None] = lambda _: None,
     progress: Callable[[], Quiet] = Quiet,
     report: Callable[[Path], Path] | None = None,
+    runner: str = DEFAULT_RUNNER,
 ) -> dict[str, Any]:
     """Run every stage in FOLDER and return the summary; the same call resumes where it stopped."""
     if not scale > 0:
@@ -100,7 +103,7 @@ def quickstart(
     if seed < 0:
         raise UsageError(f"--seed {seed}: a whole number of at least 0 is needed.")
     began = time.monotonic()
-    loop = Loop(Path(folder), defaults or Defaults(), seed, scale, workers, say, progress, report)
+    loop = Loop(Path(folder), defaults or Defaults(), seed, scale, workers, say, progress, report, runner)
     if loop.folder.exists() and not loop.folder.is_dir():
         raise ScalingError(f"{folder}: is a file; a quickstart needs a folder.")
     record = read_record(loop)
@@ -170,7 +173,7 @@ def do_sweep(loop: Loop) -> str:
         f"    {len(ahead['cells'])} small runs, {format_flops(ahead['flops'])} FLOPs in all, "
         f"on {ahead['workers']} workers"
     )
-    done = sweep.run(prepared, loop.workers, loop.progress())
+    done = sweep.run(prepared, loop.workers, loop.progress(), loop.runner)
     for note in done["notes"]:
         loop.say(f"    note: {note}")
     lost = f", {len(done['diverged'])} diverged" if done["diverged"] else ""
@@ -223,6 +226,7 @@ def do_launch(loop: Loop) -> str:
         seeds=loop.defaults.launch_seeds,
         workers=loop.workers,
         progress=loop.progress(),
+        runner=loop.runner,
     )
     planned = done["runs"][0]
     if planned["loss"] is None:

@@ -109,8 +109,10 @@ def create(folder: str | Path, design: Design, recipe: Recipe, data: DataRef) ->
         )
     for cell_id, config in configs.items():
         path = sweep.cell_folder(cell_id) / "config.json"
-        if not path.exists() or read_json(path) != config:  # the folder may have moved: its data path is new
+        if not path.exists():
             write_json(path, config)
+        elif (written := read_json(path))["data"] != config["data"]:  # the folder has moved
+            write_json(path, {**written, "data": config["data"]})
     write_json(
         folder / "sweep.json",
         {
@@ -229,7 +231,8 @@ def _same_config(sweep: Sweep, cell_id: str, config: Mapping[str, Any]) -> bool:
 
 
 def _deciding(config: Mapping[str, Any]) -> str:
-    return sha256_json({key: value for key, value in config.items() if key != "data"})
+    """Hash of what decides the run's result: neither where the data lies nor how often it is saved."""
+    return sha256_json({k: v for k, v in config.items() if k not in ("data", "checkpoint_seconds")})
 
 
 def _refuse_mixture(there: Sweep, design: Design, recipe: Recipe, data: DataRef) -> None:

@@ -21,6 +21,7 @@ from sweeps.engines.progress import Quiet
 from sweeps.engines.slots import available_slots
 from sweeps.store import Sweep
 from sweeps.timing import COMPILE_S, training_seconds, wall_seconds
+from sweeps.worker import DEFAULT_RUNNER
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,12 @@ def preview(sweep: Sweep, workers: int | None = None) -> dict[str, Any]:
     }
 
 
-def run(sweep: Sweep, workers: int | None = None, progress: Quiet | None = None) -> dict[str, Any]:
+def run(
+    sweep: Sweep,
+    workers: int | None = None,
+    progress: Quiet | None = None,
+    runner: str = DEFAULT_RUNNER,
+) -> dict[str, Any]:
     """Run what is not finished, write runs.csv, and say how it went.
 
     A budget whose best size turns out to lie at the edge of its grid gets a further size there (see
@@ -112,7 +118,7 @@ def run(sweep: Sweep, workers: int | None = None, progress: Quiet | None = None)
     while True:
         sweep = store.create(sweep.folder, sweep.design, sweep.recipe, sweep.data)
         tasks = open_tasks(sweep)
-        outcomes = run_tasks(tasks, available_slots(workers), progress=progress)
+        outcomes = run_tasks(tasks, available_slots(workers), runner, progress)
         ran += len(tasks)
         store.write_runs(sweep)
         if problem := failures(outcomes):
