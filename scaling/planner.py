@@ -170,7 +170,11 @@ def plan_fit(
     if family is None:
         family = generic_family()
         notes.append(f"No shape family was given: a generic one is assumed (vocabulary {family.vocab:,}).")
-    seq = recipe.seq if recipe is not None else seq or GENERIC_SEQ
+    if recipe is not None:
+        seq = recipe.seq
+    elif seq is None:
+        seq = GENERIC_SEQ
+        notes.append(f"No recipe was given: sequences of {seq:,} tokens are assumed.")
     centre = float(np.asarray(fit.law.optimum(flops)[0]))
     members = ladder(family, centre, flops, seq, counted, count)
     law = fit.law

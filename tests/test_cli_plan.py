@@ -146,9 +146,18 @@ def test_a_sweep_gives_a_launchable_plan(capsys, sweep, tmp_path):
     assert plan["noise"]["source"] == "seeds of the sweep"
 
 
-def test_a_bare_fit_is_planned_with_a_generic_shape(capsys, sweep):
+def test_the_fit_of_a_sweep_brings_the_sweep_s_shapes(capsys, sweep):
+    status, text, err = run(capsys, "plan", "--flops", "1e13", "--fit", str(sweep / "fit.json"), "--json")
+    assert status == 0
+    assert json.loads(text)["family"] == FAMILY.to_dict()
+    assert "belongs to the sweep" in err
+    assert "--out" in err
+
+
+def test_a_bare_fit_is_planned_with_a_generic_shape(capsys, sweep, tmp_path):
+    (tmp_path / "fit.json").write_text((sweep / "fit.json").read_text())
     status, text, _ = run(
-        capsys, "plan", "--flops", "1e15", "--fit", str(sweep / "fit.json"), "--json"
+        capsys, "plan", "--flops", "1e15", "--fit", str(tmp_path / "fit.json"), "--json"
     )  # fmt: skip
     assert status == 0
     plan = json.loads(text)

@@ -50,7 +50,7 @@ def command(
     from scaling.errors import UsageError
     from scaling.planner import DEFAULT_LAW, plan_fit, plan_published, with_time
     from scaling.quantities import parse_count, parse_flops, parse_money
-    from scaling.sizing import GENERIC_SEQ, GENERIC_VOCAB
+    from scaling.sizing import GENERIC_SEQ, GENERIC_VOCAB, generic_family
 
     sources = [
         name for name, value in (("--law", law), ("--fit", fit), ("--sweep", sweep)) if value is not None
@@ -58,8 +58,8 @@ def command(
     if len(sources) > 1:
         raise UsageError(f"{' and '.join(sources)} exclude one another; give one of them.")
     budget = parse_flops(flops, "--flops")
-    length = GENERIC_SEQ if seq is None else parse_count(seq, "--seq")
-    words = GENERIC_VOCAB if vocab is None else parse_count(vocab, "--vocab")
+    length = None if seq is None else parse_count(seq, "--seq")
+    words = None if vocab is None else parse_count(vocab, "--vocab")
     count = parse_count(chips, "--chips")
     dollars = None if price is None else parse_money(price, "--price")
     chip = None
@@ -71,6 +71,12 @@ def command(
         raise UsageError("--chips and --price need --accelerator: time depends on the chip.")
     if convention is not None and fit is None:
         raise UsageError("--convention goes with --fit; a published law or a sweep has its own.")
+    generic = seq is not None or vocab is not None or convention is not None
+    if sweep is not None and generic:
+        raise UsageError("--seq and --vocab describe a generic shape; a sweep has its own shapes.")
+    if fit is not None and fit.name == "fit.json" and not generic and (fit.parent / "sweep.json").exists():
+        output.say(f"{fit} belongs to the sweep in {fit.parent}: its shapes and recipe are used")
+        sweep = fit.parent
     if sweep is not None:
         from scaling.planfiles import plan_sweep
 
@@ -78,9 +84,19 @@ def command(
     elif fit is not None:
         from scaling.laws.fit import load_fit
 
-        plan = plan_fit(budget, load_fit(fit), convention=convention, seq=length, waste=waste, force=force)
+        family = None if words is None else generic_family(words)
+        plan = plan_fit(
+            budget, load_fit(fit), family, convention=convention, seq=length, waste=waste, force=force
+        )
     else:
-        plan = plan_published(budget, law or DEFAULT_LAW, seq=length, vocab=words, waste=waste, force=force)
+        plan = plan_published(
+            budget,
+            law or DEFAULT_LAW,
+            seq=length or GENERIC_SEQ,
+            vocab=words or GENERIC_VOCAB,
+            waste=waste,
+            force=force,
+        )
     if chip is not None:
         from scaling.hardware.runtime import run_time
 
@@ -93,6 +109,8 @@ def command(
 
         write_plan(out, plan)
         output.say(f"sealed plan written to {out}")
+    elif sweep is not None:
+        output.say(f"the plan was not written; --out {sweep / 'plan.json'} seals it for `scaling launch`")
 
     def render() -> None:
         from scaling.cli.plan_page import render_plan
