@@ -101,7 +101,8 @@ def test_two_engines_on_one_folder_run_each_cell_once(tmp_path):
     assert [tries(task) for task in made] == [1, 1, 1, 1]
 
 
-def test_workers_end_with_their_parent_and_the_same_call_resumes(tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_their_parent_and_the_same_call_resumes(tmp_path, how):
     made = tasks(tmp_path, {"seconds": 60})
     code = f"""
 from pathlib import Path
@@ -109,10 +110,10 @@ from sweeps.engines.local import Task, run_tasks
 from sweeps.engines.slots import Slot
 run_tasks([Task("run0", Path({str(made[0].folder)!r}))], [Slot("w", {CORE})], runner={RUNNER!r})
 """
-    parent = subprocess.Popen([sys.executable, "-c", code])
+    parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     wait_for(lambda: (made[0].folder / "tries.txt").exists())
     assert is_held(made[0].folder)
-    parent.send_signal(signal.SIGKILL)
+    parent.send_signal(how)
     parent.wait()
     worker = int((made[0].folder / "tries.txt").read_text().split()[0])
     wait_for(lambda: not alive(worker))
