@@ -237,7 +237,7 @@ def _checked(raw: Raw, source: str, skip_bad: bool) -> Runs:
         if positive is not False:
             fine &= value >= 0 if positive is None else value > 0
         needed = name in (*REQUIRED, "flops")
-        for k in np.flatnonzero(~fine):
+        for k in np.flatnonzero(~fine).tolist():
             if reason[k] or (not needed and missing(cells[k])):
                 continue
             if name == "seed":  # a label, not a quantity

@@ -13,6 +13,7 @@ AGREE = 1e-6  # relative difference of objectives at which two starts count as t
 LEAST = 3  # distinct sizes and distinct token counts
 ONE_LINE = 1e-3  # residual share of ln N off a line in ln D below which the two cannot be told apart
 DISAGREE = 2.0  # standard deviations between the prior and the data alone
+FALLS = -1.5  # t value above which loss does not visibly fall with a variable
 GRADIENT = 1e-4  # largest remaining gradient, in standard errors
 
 
@@ -57,7 +58,8 @@ def certificate(fit: Estimate) -> dict[str, Any]:
     agree = int((solution.value <= value + AGREE * max(abs(value), 1e-300)).sum())
     free = np.flatnonzero(fit.problem.free & ~solution.at_bound[best])
     hessian = solution.hessian[best][np.ix_(free, free)]
-    scale = np.sqrt(np.maximum(np.abs(np.diag(hessian)), 1e-300))
+    diagonal = np.abs(np.diag(hessian))
+    scale = np.sqrt(np.maximum(diagonal, max(float(diagonal.max(initial=0.0)), 1e-200) * 1e-24))
     values = np.linalg.eigvalsh(hessian / np.outer(scale, scale))
     condition = float(values[-1] / values[0]) if values[0] > 0 else float("inf")
     covariance = fit.covariance
@@ -83,21 +85,31 @@ def certificate(fit: Estimate) -> dict[str, Any]:
     }
 
 
-def refuse_failed(fit: Estimate, evidence: dict[str, Any], source: str) -> None:
-    """Raise Refusal when the solver did not reach an optimum, or reached one that says nothing."""
+def refuse_failed(fit: Estimate, free: Estimate, evidence: dict[str, Any], source: str) -> None:
+    """Raise Refusal when the solver did not reach an optimum, or the data alone show no power law."""
     if not evidence["converged"] and evidence["grad_in_standard_errors"] > GRADIENT:
         raise Refusal(
             f"{source}: the fit did not converge (gradient {evidence['grad_norm']:.2g}, condition number"
             f" {evidence['condition_number']:.2g}); the table does not determine this law."
         )
-    stuck = [name for name in ("alpha", "beta") if name in evidence["at_bounds"]]
-    if stuck:
-        what = {"alpha": "parameters", "beta": "tokens"}[stuck[0]]
-        value = getattr(fit.law, stuck[0])
-        raise Refusal(
-            f"{source}: {stuck[0]} ends at its bound {value:g}: these losses do not fall with {what}"
-            " as a power law does; look for undertuned or diverged runs, or a wrong column."
-        )
+    slopes = _slopes(free.rows)
+    for i, name, what in ((3, "alpha", "parameters"), (4, "beta", "tokens")):
+        at_floor = free.theta[i] <= free.problem.lower[i] and free.problem.free[i]
+        if at_floor and slopes[i - 3] > FALLS:
+            raise Refusal(
+                f"{source}: these losses do not fall with {what} ({name} of the data alone ends at its bound"
+                f" {free.theta[i]:g}); look for undertuned or diverged runs, or a wrong column."
+            )
+
+
+def _slopes(rows: Rows) -> tuple[float, float]:
+    """t values of ln N and ln D in a plane through ln L: negative where loss falls with each."""
+    plane = np.column_stack([np.ones(len(rows)), np.log(rows.params), np.log(rows.tokens)])
+    coefficients, *_ = np.linalg.lstsq(plane, np.log(rows.loss), rcond=None)
+    left = np.log(rows.loss) - plane @ coefficients
+    variance = float(left @ left) / max(len(rows) - 3, 1) * np.diag(np.linalg.pinv(plane.T @ plane))
+    t = coefficients / np.sqrt(np.maximum(variance, 1e-300))
+    return float(t[1]), float(t[2])
 
 
 def data_objective(fit: Estimate) -> float:
@@ -114,7 +126,7 @@ def prior_evidence(free: Estimate, shrunk: Estimate) -> dict[str, Any]:
     The share is trace(P H^-1) / p: P the prior's precision, H the whole curvature, p parameters.
     """
     problem = shrunk.problem
-    if problem.prior_c is None:
+    if not len(problem.prior_c):
         return {"share": 0.0, "disagreement": {}, "notes": []}
     c, m, s = problem.prior_c, problem.prior_m, problem.prior_s
     precision = (c / s[:, None] ** 2).T @ c

@@ -30,7 +30,7 @@ def waste_of(theta: Floats, params: Floats, tokens: Floats, flops: Floats | None
     spent = 6.0 * params * tokens if flops is None else flops
     E, alpha, beta = theta[..., 0], theta[..., 3], theta[..., 4]
     exponent = alpha * beta / (alpha + beta)
-    one = np.full(1, 6.0)
+    one = np.full(1 if theta.ndim > 1 else (), 6.0)
     n, d = optimum_of(theta, one)
     if theta.ndim > 1:
         E, exponent = E[:, None], exponent[:, None]

@@ -45,7 +45,7 @@ class Prior:
     log_g: float = -0.7
     log_g_sd: float | None = 0.4
     e_share: float = 0.72
-    e_sd: float | None = 0.2
+    e_sd: float | None = 0.15
 
     def rows(self, family: str, smallest_loss: float) -> tuple[Floats, Floats, Floats]:
         """The prior as rows c theta ~ N(m, s) over (ln E, ln A, ln B, alpha, beta, ln g)."""
@@ -65,7 +65,8 @@ class Prior:
         )
 
     def without(self, part: str) -> Prior:
-        return dataclasses.replace(self, **{f"{part}_sd": None})
+        off: dict[str, Any] = {f"{part}_sd": None}
+        return dataclasses.replace(self, **off)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -143,7 +144,8 @@ class Estimate:
 
     @property
     def law(self) -> PNormLaw:
-        return PNormLaw(*self.vector.tolist(), family=self.family)
+        E, A, B, alpha, beta, g = self.vector.tolist()
+        return PNormLaw(E, A, B, alpha, beta, g, self.family)
 
     @property
     def residuals(self) -> Floats:
@@ -158,7 +160,8 @@ class Estimate:
 def covariance(estimate: Estimate, hessian: Floats, at_bound: np.ndarray) -> Floats:
     free = np.flatnonzero(estimate.problem.free & ~at_bound)
     matrix = hessian[np.ix_(free, free)]
-    scale = np.sqrt(np.maximum(np.abs(np.diag(matrix)), 1e-300))
+    diagonal = np.abs(np.diag(matrix))
+    scale = np.sqrt(np.maximum(diagonal, max(float(diagonal.max(initial=0.0)), 1e-200) * 1e-24))
     values, vectors = np.linalg.eigh(matrix / np.outer(scale, scale))
     # A flat direction is as wide as 1e10 in scaled units: visible in intervals, harmless in arithmetic.
     inverse = (vectors / np.maximum(values, 1e-10)) @ vectors.T / np.outer(scale, scale)
@@ -223,16 +226,14 @@ def estimate(
     # Data first: the scale starts from the fit without a prior, so that a prior that disagrees with
     # the data cannot pass for noise.
     problem, best, solution, sigma = free_fit
-    theta, spent = solution.theta, parameters - len(rows_of_prior["prior_c"])
-    for _ in range(4):
+    theta = solution.theta
+    for last in (False, False, False, True):
         problem = dataclasses.replace(base, delta=delta or HUBER * sigma, sigma=sigma, **rows_of_prior)
-        solution = minimise(problem, theta, weights)
+        solution = minimise(problem, theta, weights, tolerance=1e-13 if last else 1e-6)
         theta = solution.theta
         best = theta[int(np.argmin(solution.value))]
-        new = robust_scale(model(problem, best)[0] - problem.z, rows.weights, spent)
-        if abs(math.log(new / sigma)) < 1e-3:
-            break
-        sigma = new
+        if not last:
+            sigma = robust_scale(model(problem, best)[0] - problem.z, rows.weights, parameters)
     # The scale reported is the one inside the objective, so that the three belong together.
     return Estimate(rows, family, prior, problem, best, solution, problem.sigma)
 
@@ -242,11 +243,13 @@ def _data_alone(
 ) -> tuple[Problem, Floats, Solution, float]:
     """The fit without a prior, by continuation from a wide Huber threshold down to the wanted one."""
     sigma = 0.0
-    for step in (30.0, 10.0, 1.0) if delta is not None else (0.0, 3.0, 1.5, 1.0, 1.0):
+    for step in (30.0, 10.0, 1.0) if delta is not None else (0.0, 3.0, 1.5, 1.25, 1.0):
         last = step == 1.0
         width = delta * step if delta is not None else (HUBER * sigma * step or base.delta)
         problem = dataclasses.replace(base, delta=width)
-        solution = minimise(problem, theta, weights, tolerance=1e-13 if last else 1e-3)
+        # Only the last pass needs the optimum to the last digit; stragglers of the others cost time.
+        limits = {} if last else {"tolerance": 1e-3, "max_iterations": 12}
+        solution = minimise(problem, theta, weights, **limits)
         theta = solution.theta
         best = theta[int(np.argmin(solution.value))]
         used, sigma = sigma, robust_scale(model(problem, best)[0] - problem.z, row_weights, parameters)

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from scaling.errors import Refusal, ScalingError
 from scaling.files import read_json
 from scaling.laws import certificate as certify
-from scaling.laws.estimate import FREE, Estimate, Prior, Rows, estimate
+from scaling.laws.estimate import FREE, HUBER, Estimate, Prior, Rows, estimate
 from scaling.laws.intervals import Missed, draws, exponent_interval, forward, forward_summary, log_loss_sd
 from scaling.laws.surface import PARAMETERS, Floats, PNormLaw, floats, law_from_dict, optimum_of
 
@@ -229,7 +229,7 @@ def fit(
             " three times better than the fit with the prior"
         )
     evidence = certify.certificate(used)
-    certify.refuse_failed(used, evidence, runs.source)
+    certify.refuse_failed(used, free, evidence, runs.source)
     vectors = draws(used, bootstrap, seed)
     exponents = {
         "prior_free": exponent_interval(free, draws(free, bootstrap, seed) if used is not free else vectors)
@@ -242,7 +242,7 @@ def fit(
     if chosen is not None:
         prior_record = {"used": used is shrunk, **chosen.to_dict(), **certify.prior_evidence(free, shrunk)}
         notes.extend(prior_record.pop("notes"))
-    extras = {"by_count": _by_count(runs, family, chosen, delta)}
+    extras = {"by_count": _by_count(runs, count, free, shrunk)}
     extras |= _few_steps(rows, few, used, notes)
     free_bounds = certify.certificate(free)["at_bounds"]
     if free_bounds:
@@ -283,16 +283,19 @@ def _gate(misses: list[Missed], free: Estimate) -> bool:
     return sum(alone) < GATE * sum(with_prior) and all(a < w for a, w in zip(alone, with_prior, strict=True))
 
 
-def _by_count(
-    runs: Runs, family: str, prior: Prior | None, delta: float | None
-) -> dict[str, dict[str, float]]:
+def _by_count(runs: Runs, count: str, free: Estimate, shrunk: Estimate) -> dict[str, dict[str, float]]:
     """The exponent a of N_opt under every counting convention that the table allows."""
     out = {}
-    for count in runs.counts():
-        rows, _ = rows_of(runs, count)
-        out[count] = {"prior_free": estimate(rows, family, None, delta).law.a}
-        if prior is not None:
-            out[count]["with_prior"] = estimate(rows, family, prior, delta).law.a
+    for other in runs.counts():
+        alone, held = free, shrunk
+        if other != count:
+            rows, _ = rows_of(runs, other)
+            delta = None if free.problem.delta == HUBER * free.sigma else free.problem.delta
+            alone = estimate(rows, free.family, None, delta)
+            held = alone if shrunk is free else estimate(rows, free.family, shrunk.prior, delta)
+        out[other] = {"prior_free": alone.law.a}
+        if shrunk is not free:
+            out[other]["with_prior"] = held.law.a
     return out
 
 

@@ -34,8 +34,8 @@ def draws(fit: Estimate, count: int, seed: int) -> Floats:
     groups = int(group.max()) + 1
     times = rng.multinomial(groups, np.full(groups, 1.0 / groups), size=count).astype(float)
     weights = times[:, group] * fit.rows.weights
-    means = None
-    if fit.problem.prior_m is not None:
+    means: Floats | None = None
+    if len(fit.problem.prior_m):
         shape = (count, len(fit.problem.prior_m))
         means = fit.problem.prior_m + fit.problem.prior_s * rng.standard_normal(shape)
     start = np.repeat(fit.theta[None], count, axis=0)
@@ -63,7 +63,7 @@ class Missed:
 
 def forward(rows: Rows, family: str, prior: Prior | None, delta: float | None, seed: int) -> list[Missed]:
     """Refit below C_max / {3, 8, 20} and predict the rows above; splits with too little left are skipped."""
-    out = []
+    out: list[tuple[int, Missed]] = []
     least = 8 if prior is not None else 9
     for factor in CUTS:
         cut = float(rows.flops.max()) / factor

@@ -116,9 +116,10 @@ def isoflop(runs: Runs, count: str = "total", seed: int = 0) -> IsoFlop:
             " two are needed, so add smaller or larger models where the minimum lies outside."
         )
     log_c = np.log([b.budget for b in good])
-    n_line = _line(log_c, np.log([b.n_opt for b in good]))
-    d_line = _line(log_c, np.log([b.d_opt for b in good]))
-    loss_line = _line(log_c, np.log([b.loss_min for b in good]))
+    n_line, d_line, loss_line = (
+        _line(log_c, np.log(np.array([getattr(b, name) for b in good], float)))
+        for name in ("n_opt", "d_opt", "loss_min")
+    )
     n_lo, n_hi, d_lo, d_hi = _bootstrap(good, seed)
     return IsoFlop(
         tuple(bands),

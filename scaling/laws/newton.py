@@ -14,7 +14,7 @@ A resample is a vector of row WEIGHTS, so a batch of k fits shares the data and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class Problem:
         sum_i w_i huber_delta(f_i - ln L_i) / sigma^2 + sum_j ((c_j theta - m_j) / s_j)^2 / 2
 
     `free` marks the coordinates that move; `tied` makes g = beta (Kaplan's form). The prior rows
-    (`prior_c`, `prior_m`, `prior_s`) are Gaussian and linear in theta; none means data alone.
+    (`prior_c`, `prior_m`, `prior_s`) are Gaussian and linear in theta; no rows mean data alone.
     """
 
     x: Floats  # ln N, centred, (n,)
@@ -43,9 +43,9 @@ class Problem:
     free: np.ndarray  # bool (6,)
     sigma: float = 1.0
     tied: bool = False
-    prior_c: Floats | None = None  # (m, 6)
-    prior_m: Floats | None = None  # (m,)
-    prior_s: Floats | None = None  # (m,)
+    prior_c: Floats = field(default_factory=lambda: np.zeros((0, 6)))  # (m, 6)
+    prior_m: Floats = field(default_factory=lambda: np.zeros(0))  # (m,)
+    prior_s: Floats = field(default_factory=lambda: np.zeros(0))  # (m,)
 
 
 @dataclass
@@ -134,7 +134,7 @@ def evaluate(problem: Problem, theta: Floats, weights: Floats, means: Floats | N
     hessian += gram(grad_z, slope * q * (g * p * (1.0 - p)))
     if curve is not None:
         hessian[:, 5, 5] += curve
-    if problem.prior_c is not None:
+    if len(problem.prior_c):
         gap_c = theta @ problem.prior_c.T - (problem.prior_m if means is None else means)
         value = value + 0.5 * ((gap_c / problem.prior_s) ** 2).sum(-1)
         gradient = gradient + (gap_c / problem.prior_s**2) @ problem.prior_c
@@ -243,11 +243,16 @@ def _direction(batch: Batch, mu: Floats, fixed: np.ndarray) -> tuple[Floats, Flo
     if fixed.any():
         both = fixed[:, :, None] | fixed[:, None, :]
         matrix = np.where(both, np.eye(6), matrix)
-    try:
-        step = -np.linalg.solve(matrix, (gradient / scale)[..., None])[..., 0] / scale
-    except np.linalg.LinAlgError:  # one exactly singular member: damp all a little
-        matrix[:, range(6), range(6)] += 1e-6
-        step = -np.linalg.solve(matrix, (gradient / scale)[..., None])[..., 0] / scale
+    step = -_solve(matrix, gradient / scale) / scale
     longest = np.array([2.0, 4.0, 4.0, 0.3, 0.3, 1.0])
     step = step / np.maximum(1.0, (np.abs(step) / longest).max(-1, keepdims=True))
     return step, (gradient * step).sum(-1)
+
+
+def _solve(matrix: Floats, right: Floats) -> Floats:
+    """matrix^-1 right, member by member; a singular member gets its least-norm solution."""
+    try:
+        return np.linalg.solve(matrix, right[..., None])[..., 0]
+    except np.linalg.LinAlgError:
+        inverse = np.linalg.pinv(np.nan_to_num(matrix), rcond=1e-12, hermitian=True)
+        return (inverse @ np.nan_to_num(right)[..., None])[..., 0]

@@ -140,5 +140,5 @@ def law_from_dict(value: Mapping[str, Any], where: str = "law") -> PNormLaw:
     missing = [name for name in PARAMETERS[:5] if name not in value]
     if missing:
         raise ScalingError(f"{where}: field {missing[0]!r} of the law is missing.")
-    family = value.get("family", "pnorm")
-    return PNormLaw(*(value[name] for name in PARAMETERS[:5]), value.get("g", 1.0), family)
+    E, A, B, alpha, beta = (value[name] for name in PARAMETERS[:5])
+    return PNormLaw(E, A, B, alpha, beta, value.get("g", 1.0), value.get("family", "pnorm"))

@@ -73,4 +73,4 @@ def _local_minima(cube: Floats) -> list[tuple[int, int, int]]:
     for axis in range(3):
         for shift in (-1, 1):
             ok &= core <= np.roll(padded, shift, axis)[1:-1, 1:-1, 1:-1]
-    return [tuple(int(v) for v in index) for index in np.argwhere(ok)]
+    return [(int(i), int(j), int(k)) for i, j, k in np.argwhere(ok)]
