@@ -117,7 +117,7 @@ run_tasks([Task("run0", Path({str(made[0].folder)!r}))], [Slot("w", {CORE})], ru
     parent.wait()
     worker = int((made[0].folder / "tries.txt").read_text().split()[0])
     wait_for(lambda: not alive(worker))
-    assert not is_held(made[0].folder)
+    wait_for(lambda: not is_held(made[0].folder))
     write_json(made[0].folder / "config.json", {})
     assert run(made)["run0"].state == "done"
 
