@@ -239,10 +239,13 @@ def test_a_prior_is_checked(tmp_path):
 @given(st.integers(0, 10**6), st.integers(5, 30), st.sampled_from([0.0, 0.01, 1.0, 30.0]))
 def test_any_table_is_fitted_or_refused(seed, size, wildness):
     rng = np.random.default_rng(seed)
-    frame = pd.DataFrame({
-        "params": np.exp(rng.uniform(5, 25, size)).round(), "tokens": np.exp(rng.uniform(5, 30, size)).round(),
-        "loss": np.exp(rng.normal(0.5, 0.2, size) * (1 + wildness)),
-    })  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "params": np.exp(rng.uniform(5, 25, size)).round(),
+            "tokens": np.exp(rng.uniform(5, 30, size)).round(),
+            "loss": np.exp(rng.normal(0.5, 0.2, size) * (1 + wildness)),
+        }
+    )
     try:
         result = fit(Runs.from_frame(frame, skip_bad=True), bootstrap=20)
     except ScalingError as error:

@@ -24,6 +24,7 @@ from scaling.laws.varpro import E_SHARES, NORMS, starts
 HUBER = 1.345  # delta in units of the residual scale
 SIGMA_FLOOR = 1e-7  # log loss; below it the data are noiseless to this code
 NAMES = ("E", "A", "B", "alpha", "beta", "g")
+STARTS = {"pnorm": 8, "chinchilla": 4, "kaplan": 4}
 FREE = {
     "pnorm": (True,) * 6,
     "chinchilla": (True, True, True, True, True, False),
@@ -216,7 +217,7 @@ def estimate(
     weights = rows.weights[None]
     if near is None:
         norms, shares = (NORMS if family == "pnorm" else (1.0,)), (E_SHARES if family != "kaplan" else (0.0,))
-        near = starts(x, y, rows.loss, rows.weights, norms, shares)
+        near = starts(x, y, rows.loss, rows.weights, norms, shares, STARTS[family])
         if family == "kaplan":
             near[:, 5] = np.log(near[:, 4])
     parameters = int(free.sum())
@@ -248,8 +249,8 @@ def _data_alone(
         width = delta * step if delta is not None else (HUBER * sigma * step or base.delta)
         problem = dataclasses.replace(base, delta=width)
         # Only the last pass needs the optimum to the last digit; stragglers of the others cost time.
-        limits = {} if last else {"tolerance": 1e-3, "max_iterations": 12}
-        solution = minimise(problem, theta, weights, **limits)
+        tolerance, most = (1e-13, 200) if last else (1e-3, 12)
+        solution = minimise(problem, theta, weights, max_iterations=most, tolerance=tolerance)
         theta = solution.theta
         best = theta[int(np.argmin(solution.value))]
         used, sigma = sigma, robust_scale(model(problem, best)[0] - problem.z, row_weights, parameters)

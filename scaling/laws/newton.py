@@ -129,8 +129,12 @@ def evaluate(problem: Problem, theta: Floats, weights: Floats, means: Floats | N
         return (rows * by[:, None]) @ rows.transpose(0, 2, 1)
 
     majoriser = gram(grad_f, scale * np.minimum(1.0, d / np.maximum(size, 1e-300)))
+    bend = slope * q * (1.0 - q)
+    # As E vanishes the model bends in ln E far more than it slopes: without this the damped step is
+    # nearly all ln E, and shortening it stops every other coordinate.
+    majoriser[:, 0, 0] += np.abs(bend).sum(-1)
     hessian = gram(grad_f, np.where(inside, scale, 0.0))
-    hessian += gram(grad_s, slope * q * (1.0 - q))
+    hessian += gram(grad_s, bend)
     hessian += gram(grad_z, slope * q * (g * p * (1.0 - p)))
     if curve is not None:
         hessian[:, 5, 5] += curve
@@ -160,7 +164,7 @@ def minimise(
     theta: Floats,
     weights: Floats | None = None,
     means: Floats | None = None,
-    max_iterations: int = 80,
+    max_iterations: int = 200,
     tolerance: float = 1e-13,
 ) -> Solution:
     """Minimise from each row of theta (k, 6); `weights` (k, n), `means` (k, m) shift the prior per fit.
@@ -204,7 +208,10 @@ def _minimise(
             problem, trial, weights if shared else weights[live], means[live] if means is not None else None
         )
         better = (then.value < now.value) & (promise < 0)
-        mu[live] = np.where(better, mu[live] * 0.1, np.maximum(mu[live] * 10.0, 1e-6))
+        # How much of the promised decrease came true decides the damping: a quadratic gives one half.
+        ratio = (now.value - then.value) / np.maximum(-promise, 1e-300)
+        factor = np.select([~better, ratio < 0.2, ratio < 0.4], [4.0, 2.0, 1.0], 0.1)
+        mu[live] = np.where(better, mu[live] * factor, np.maximum(mu[live] * 4.0, 1e-6))
         mu[live[mu[live] < 1e-8]] = 0.0
         took = live[better]
         theta[took] = trial[better]
@@ -249,7 +256,7 @@ def _direction(batch: Batch, mu: Floats, fixed: np.ndarray) -> tuple[Floats, Flo
     return step, (gradient * step).sum(-1)
 
 
-def _solve(matrix: Floats, right: Floats) -> Floats:
+def _solve(matrix: Floats, right: Floats) -> np.ndarray:
     """matrix^-1 right, member by member; a singular member gets its least-norm solution."""
     try:
         return np.linalg.solve(matrix, right[..., None])[..., 0]
