@@ -186,7 +186,7 @@ class ShapeFamily:
     vocab: int
     aspect: int = 128
     min_layers: int = 2
-    head_dim: int = 16
+    head_dim: int = 32
     min_heads: int = 2
     ffn_multiple: int = 8
     width_multiple: int = 8
