@@ -42,15 +42,15 @@ class Defaults:
 
     data: str = "builtin:stdlib"
     tokenizer: str = "bytes"
-    budgets: tuple[float, ...] = (3e10, 1e11, 3e11, 1e12)
-    seeds: tuple[int, ...] = (2, 1, 1, 1)
+    budgets: tuple[float, ...] = (6e10, 1.6e11, 4.5e11, 1.2e12)
+    seeds: tuple[int, ...] = (1, 1, 1, 1)
     sizes: int = 6
-    widths: tuple[int, ...] | None = None
+    widths: tuple[int, ...] | None = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
     ratio: float = 1.8
-    rule: OptimumRule = OptimumRule(1e12, 75e3, 0.5)  # noqa: RUF009 (frozen)
+    rule: OptimumRule = OptimumRule(5e11, 41e3, 0.58)  # noqa: RUF009 (frozen)
     recipe: Recipe = Recipe()  # noqa: RUF009 (frozen)
-    family: dict[str, Any] = field(default_factory=dict)
-    target: float = 5e12
+    family: dict[str, Any] = field(default_factory=lambda: {"width_multiple": 4})
+    target: float = 3.7e12
     launch_seeds: int = 2
 
     def settings(self, seed: int = 0, scale: float = 1.0) -> Settings:
