@@ -60,7 +60,9 @@ class Recipe:
                 raise ValueError(f"recipe field {name!r} must be positive, not {getattr(self, name)!r}.")
         for name in ("warmup_share", "decay_share", "final_lr_share"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"recipe field {name!r} must lie between 0 and 1, not {getattr(self, name)!r}.")
+                raise ValueError(
+                    f"recipe field {name!r} must lie between 0 and 1, not {getattr(self, name)!r}."
+                )
         if self.schedule not in ("cosine", "wsd"):
             raise ValueError(f"recipe field 'schedule' must be 'cosine' or 'wsd', not {self.schedule!r}.")
 
@@ -75,8 +77,16 @@ class Recipe:
     def peak_lr(self, tokens: float) -> float:
         return self.lr * (tokens / self.reference_tokens) ** -self.lr_horizon_exponent
 
-    def run_config(self, shape: Shape, tokens: float, seed: int, data: str, data_sha256: str, name: str,
-                   plan_seal: str | None = None) -> dict[str, Any]:
+    def run_config(
+        self,
+        shape: Shape,
+        tokens: float,
+        seed: int,
+        data: str,
+        data_sha256: str,
+        name: str,
+        plan_seal: str | None = None,
+    ) -> dict[str, Any]:
         """The trainer's config (`scaling/run-config`, as JSON values) of one run under these rules."""
         steps = self.steps(tokens)
         matrices = self.base_width / shape.width

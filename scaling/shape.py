@@ -143,7 +143,9 @@ class Shape:
         matrices = sum(p.size for p in self.table if p.group in ("hidden", "head"))
         return matrices + (self.params_embedding if self.tied else 0)
 
-    def flops_per_token(self, seq: int, convention: Convention = "model_causal", remat: bool = False) -> float:
+    def flops_per_token(
+        self, seq: int, convention: Convention = "model_causal", remat: bool = False
+    ) -> float:
         """Training FLOPs per token (forward and backward) at sequence length `seq`.
 
         Attention scores and values cost 4 T H K per token and layer forward when all T positions
@@ -195,7 +197,16 @@ class ShapeFamily:
     qk_norm: bool = True
 
     def __post_init__(self) -> None:
-        for field in ("vocab", "aspect", "min_layers", "head_dim", "min_heads", "ffn_multiple", "width_multiple", "kv_group"):
+        for field in (
+            "vocab",
+            "aspect",
+            "min_layers",
+            "head_dim",
+            "min_heads",
+            "ffn_multiple",
+            "width_multiple",
+            "kv_group",
+        ):
             if getattr(self, field) < 1:
                 raise ValueError(f"family field {field!r} must be at least 1, not {getattr(self, field)!r}.")
 

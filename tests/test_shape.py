@@ -53,7 +53,9 @@ def test_model_full_flops_equal_the_compilers_count(tied):
 def test_causal_flops_are_the_mean_over_positions():
     """model_causal counts attention over the positions each token sees: the mean of 1..T, not T."""
     shape, seq = SHAPES[0], 64
-    matrices = shape.flops_per_token(seq, "model_full") - 12 * seq * shape.layers * shape.heads * shape.head_dim
+    matrices = (
+        shape.flops_per_token(seq, "model_full") - 12 * seq * shape.layers * shape.heads * shape.head_dim
+    )
     per_position = [12 * n * shape.layers * shape.heads * shape.head_dim for n in range(1, seq + 1)]
     assert shape.flops_per_token(seq, "model_causal") == pytest.approx(matrices + np.mean(per_position))
     assert shape.flops_per_token(seq, "hardware", remat=True) > shape.flops_per_token(seq, "model_full")
@@ -77,10 +79,11 @@ def test_family_grows_and_is_valid():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("layers", 0), ("width", -1), ("heads", 2.5), ("vocab", True), ("kv_heads", 3), ("head_dim", 7)]
+    ("field", "value"),
+    [("layers", 0), ("width", -1), ("heads", 2.5), ("vocab", True), ("kv_heads", 3), ("head_dim", 7)],
 )
 def test_a_bad_field_is_named(field, value):
-    good = dict(layers=2, width=32, heads=4, kv_heads=2, head_dim=8, ffn=64, vocab=97)
+    good = {"layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "head_dim": 8, "ffn": 64, "vocab": 97}
     with pytest.raises(ValueError, match=field):
         Shape(**{**good, field: value})
 

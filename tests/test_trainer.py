@@ -39,8 +39,21 @@ def data(tmp_path_factory) -> TokenFolder:
     """A few real source files of the standard library as a token folder."""
     folder = tmp_path_factory.mktemp("text")
     stdlib = Path(sysconfig.get_path("stdlib"))
-    for name in ("argparse", "ast", "calendar", "csv", "difflib", "dis", "doctest", "enum", "inspect", "typing"):
-        (folder / f"{name}.txt").write_text((stdlib / f"{name}.py").read_text(encoding="utf-8"), encoding="utf-8")
+    for name in (
+        "argparse",
+        "ast",
+        "calendar",
+        "csv",
+        "difflib",
+        "dis",
+        "doctest",
+        "enum",
+        "inspect",
+        "typing",
+    ):
+        (folder / f"{name}.txt").write_text(
+            (stdlib / f"{name}.py").read_text(encoding="utf-8"), encoding="utf-8"
+        )
     return build_corpus(str(folder), tmp_path_factory.mktemp("tokens") / "data", validation_share=0.15)
 
 

@@ -22,8 +22,13 @@ class Evaluation(NamedTuple):
     tokens: int
 
 
-def evaluate(program: Callable[[Params, np.ndarray], np.ndarray], params: Params, data: TokenFolder,
-             tokens: int, seq: int) -> Evaluation:
+def evaluate(
+    program: Callable[[Params, np.ndarray], np.ndarray],
+    params: Params,
+    data: TokenFolder,
+    tokens: int,
+    seq: int,
+) -> Evaluation:
     """Mean loss over about `tokens` held-out tokens, the same ones for every run on this data.
 
     The standard error treats each document as one draw (windows of a document are alike), the
@@ -48,13 +53,17 @@ def evaluate(program: Callable[[Params, np.ndarray], np.ndarray], params: Params
     )
 
 
-def window_sums(program: Callable, params: Params, stream: np.ndarray, starts: np.ndarray, seq: int) -> np.ndarray:
+def window_sums(
+    program: Callable, params: Params, stream: np.ndarray, starts: np.ndarray, seq: int
+) -> np.ndarray:
     """Summed nats of each window, float64 [windows]; the last call is padded with the first window."""
     per_call = WINDOWS_PER_BLOCK * BLOCKS_PER_CALL
     sums = []
     for first in range(0, len(starts), per_call):
         chosen = starts[first : first + per_call]
         padded = np.concatenate([chosen, np.full(per_call - len(chosen), starts[0])])
-        ids = stream[padded[:, None] + np.arange(seq + 1)].reshape(BLOCKS_PER_CALL, WINDOWS_PER_BLOCK, seq + 1)
+        ids = stream[padded[:, None] + np.arange(seq + 1)].reshape(
+            BLOCKS_PER_CALL, WINDOWS_PER_BLOCK, seq + 1
+        )
         sums.append(np.asarray(program(params, ids), np.float64).reshape(-1)[: len(chosen)])
     return np.concatenate(sums)

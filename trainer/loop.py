@@ -193,11 +193,21 @@ def _evaluation_steps(config: RunConfig) -> tuple[int, ...]:
     return tuple(sorted({int(s) for s in steps if 0 < s < config.steps}))
 
 
-def _record(config: RunConfig, data: TokenFolder, status: str, host: dict, final: Evaluation | None,
-            steps: int, elapsed: float, compile_s: float) -> dict[str, Any]:
+def _record(
+    config: RunConfig,
+    data: TokenFolder,
+    status: str,
+    host: dict,
+    final: Evaluation | None,
+    steps: int,
+    elapsed: float,
+    compile_s: float,
+) -> dict[str, Any]:
     shape, tokens = config.shape, steps * config.batch * config.seq
     evaluations = [*host["evaluations"], *([final._asdict()] if final else [])]
-    mean = {k: float(np.mean([e[k] for e in evaluations])) for k in ("loss", "bits_per_byte")} if final else {}
+    mean = (
+        {k: float(np.mean([e[k] for e in evaluations])) for k in ("loss", "bits_per_byte")} if final else {}
+    )
     stream = data.tokens("train")
     return {
         "format": FORMAT,

@@ -40,7 +40,9 @@ def param_shardings(shape: Shape, mesh: Mesh, rules: Mapping[str, str | None] = 
 
     def sharding(size: tuple[int, ...], axes: tuple[str, ...]) -> NamedSharding:
         spec = [rules[axis] for axis in axes]
-        even = [name if name and n % mesh.shape[name] == 0 else None for name, n in zip(spec, size, strict=True)]
+        even = [
+            name if name and n % mesh.shape[name] == 0 else None for name, n in zip(spec, size, strict=True)
+        ]
         return NamedSharding(mesh, PartitionSpec(*even))
 
     return tree_of(shape, lambda _, row: sharding(row.shape, row.axes))

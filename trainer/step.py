@@ -108,5 +108,6 @@ def train_chunk(static: Static, state: State, rates: Rates, ids: Array, count: A
 def eval_chunk(static: Static, params: Params, ids: Array) -> Array:
     """Summed cross-entropy in nats of each window: ids [M, B, T + 1] to [M, B]."""
     return jax.lax.map(
-        lambda block: token_losses(static.shape, params, block.astype(jnp.int32), static.dtype)[0].sum(-1), ids
+        lambda block: token_losses(static.shape, params, block.astype(jnp.int32), static.dtype)[0].sum(-1),
+        ids,
     )
