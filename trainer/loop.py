@@ -248,11 +248,16 @@ def _record(
             "python": platform.python_version(),
             **{name: version(name) for name in ("scaling", "jax", "jaxlib", "flax", "optax", "numpy")},
         },
-        "machine": {"platform": platform.machine(), "backend": jax.default_backend(), "device": _device()},
+        "machine": {
+            "platform": platform.machine(),
+            "backend": jax.default_backend(),
+            "device": machine_name(),
+        },
     }
 
 
-def _device() -> str:
+def machine_name() -> str:
+    """The accelerator, or the processor where there is none."""
     kind = jax.devices()[0].device_kind
     if kind.lower() != "cpu":
         return kind

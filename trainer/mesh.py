@@ -30,7 +30,8 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     wanted, present = data * fsdp * tensor, jax.device_count()
     if wanted != present:
         raise ScalingError(
-            f"mesh of data={data} x fsdp={fsdp} x tensor={tensor} needs {wanted} devices, {present} are present."
+            f"mesh of data={data} x fsdp={fsdp} x tensor={tensor} needs {wanted} devices, "
+            f"{present} are present."
         )
     return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3)
 
