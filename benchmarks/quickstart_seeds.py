@@ -64,12 +64,18 @@ def table(rows: list[dict]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
-        lines.append(
-            f"| {r['seed']} | {r['params'] / 1e3:.0f}k "
-            f"| {r['predicted']:.3f} ({r['lo']:.3f} to {r['hi']:.3f}) | {r['measured']:.3f} | {100 * r['error']:+.2f}% | {'yes' if r['inside'] else '**no**'} "
-            f"| {100 * r['waste']:.1f}% ({100 * r['waste_lo']:.1f} to {100 * r['waste_hi']:.1f}) "
-            f"| {r['interior_bands']} of {r['bands']} |"
+        waste = f"{100 * r['waste']:.1f}% ({100 * r['waste_lo']:.1f} to {100 * r['waste_hi']:.1f})"
+        cells = (
+            r["seed"],
+            f"{r['params'] / 1e3:.0f}k",
+            f"{r['predicted']:.3f} ({r['lo']:.3f} to {r['hi']:.3f})",
+            f"{r['measured']:.3f}",
+            f"{100 * r['error']:+.2f}%",
+            "yes" if r["inside"] else "**no**",
+            waste,
+            f"{r['interior_bands']} of {r['bands']}",
         )
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
 
