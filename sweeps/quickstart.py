@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.errors import ScalingError, UsageError
-from scaling.files import read_json, sha256_file, sha256_json, write_json
+from scaling.files import read_json, sha256_file, sha256_json, to_jsonable, write_json
 from scaling.quantities import format_count, format_duration, format_flops, format_percent
 from scaling.recipe import Recipe
 from sweeps import sweep
@@ -119,7 +119,7 @@ def quickstart(
 def read_record(loop: Loop) -> dict[str, Any]:
     """What earlier calls recorded in the folder; a quickstart of other settings is refused."""
     path = loop.folder / RECORD
-    request = {"seed": loop.seed, "scale": loop.scale, "defaults": sha256_json(asdict(loop.defaults))}
+    request = flat({"seed": loop.seed, "scale": loop.scale, **to_jsonable(loop.defaults)})
     if not path.exists():
         if loop.folder.exists() and any(
             (loop.folder / name).exists() for name in ("sweep.json", "plan.json")
@@ -129,14 +129,23 @@ def read_record(loop: Loop) -> dict[str, Any]:
             )
         return {"format": FORMAT, "version": VERSION, "request": request, "stages": {}}
     record = read_json(path, expect=FORMAT)
-    for name, wanted in request.items():
-        found = record.get("request", {}).get(name)
+    there = record.get("request", {})
+    for name in {**request, **there}:
+        found, wanted = there.get(name), request.get(name)
         if found != wanted:
             raise ScalingError(
                 f"{loop.folder}: holds a quickstart with other settings ({name} {found!r}, not {wanted!r}); "
                 "choose another folder with --out."
             )
     return record
+
+
+def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested settings as one level of dotted names, so that a difference can be named."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{above}{name}.") if isinstance(value, Mapping) else {f"{above}{name}": value}
+    return found
 
 
 def run_stage(loop: Loop, record: dict[str, Any], name: str) -> None:

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from sweep_helpers import LAW, SMALL, tokens, workers_import_fakes  # noqa: F401 (fixtures)
 
+from scaling.cli.main import main
 from scaling.errors import ScalingError, UsageError
 from scaling.files import read_json
 from scaling.runs import read_runs
@@ -78,6 +80,9 @@ def test_a_folder_of_other_settings_is_refused(tmp_path, tokens):  # noqa: F811
         loop(tmp_path / "q", tokens, seed=1)
     with pytest.raises(ScalingError, match="scale"):
         loop(tmp_path / "q", tokens, scale=2.0)
+    other = replace(SMALL, data=str(tokens), recipe=replace(SMALL.recipe, lr=0.5))
+    with pytest.raises(ScalingError, match=r"\(recipe\.lr [\d.]+, not 0\.5\)"):
+        loop(tmp_path / "q", tokens, defaults=other)
     (tmp_path / "q" / "quickstart.json").unlink()
     with pytest.raises(ScalingError, match="folder of its own"):
         loop(tmp_path / "q", tokens)
@@ -97,6 +102,7 @@ def test_a_killed_loop_resumes_to_the_same_outcome(tmp_path, tokens, monkeypatch
     whole, _ = loop(tmp_path / "whole", tokens)
     code = f"""
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from sweep_helpers import LAW, SMALL
 from sweeps.quickstart import quickstart
@@ -124,3 +130,18 @@ def test_the_defaults_are_a_loop_of_minutes():
     assert defaults.target >= 3 * max(defaults.budgets)
     assert len(defaults.settings(3).seeds) in (1, len(defaults.budgets))
     assert defaults.settings(3).first_seed != defaults.settings(0).first_seed
+
+
+def test_the_verb_runs_the_loop_to_its_report(tmp_path, tokens, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setattr("sweeps.quickstart.quickstart", partial(quickstart, runner=LAW))
+    monkeypatch.setattr("sweeps.quickstart.Defaults", lambda: SMALL)
+    command = ["quickstart", "--out", str(tmp_path / "q"), "--data", str(tokens), "--workers", "1"]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "decision" in shown and "inside the sealed interval" in shown and "report.html" in shown
+    assert "<svg" in (tmp_path / "q" / "report.html").read_text()
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["prediction"]["inside"]
+    assert main([*command, "--seed", "1"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and "choose another folder with --out" in said
