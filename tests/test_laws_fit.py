@@ -144,7 +144,7 @@ def test_intervals_cover_new_runs_in_simulation():
     """Nominal 90% intervals of one new run at 3 to 10 times the compute, right and wrong form."""
     law = PNormLaw(0.9, 14.0, 30.0, 0.28, 0.29, 0.55)
     hits, width = [], []
-    for seed in range(30):
+    for seed in range(20):
         result = fit(grid(law, 0.008, seed, (1e11, 3e11, 1e12, 3e12)), bootstrap=60)
         for c in (1e13, 3e13):
             n, d = law.optimum(c)
@@ -216,7 +216,9 @@ BASE = grid(TRUE["chinchilla"], 0.005).table
         (BASE.assign(tokens=20 * BASE["params"]), "one ratio of tokens"),
         (grid(TRUE["chinchilla"], 0.005, sizes=12, budgets=(1e20,)).table, "one compute budget"),
         (BASE.assign(loss=3.0 + np.zeros(len(BASE))), "nothing to fit"),
-        (BASE.assign(loss=1 + BASE["params"] ** 0.05), "do not fall with"),
+        (BASE.assign(loss=1 + BASE["params"] ** 0.05), "do not fall with parameters"),
+        (BASE.assign(loss=1 + BASE["tokens"] ** -0.05), "do not fall with parameters"),
+        (BASE.assign(loss=np.geomspace(1e-3, 1e3, len(BASE))), "not of one kind"),
     ],
 )
 def test_tables_that_cannot_speak_are_refused_in_words(table, reason):

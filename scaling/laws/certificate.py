@@ -10,9 +10,12 @@ from scaling.errors import Refusal
 from scaling.laws.estimate import FREE, NAMES, Estimate, Rows
 
 AGREE = 1e-6  # relative difference of objectives at which two starts count as the same optimum
+SPAN = 1e4  # largest over smallest loss of one table
 LEAST = 3  # distinct sizes and distinct token counts
 ONE_LINE = 1e-3  # residual share of ln N off a line in ln D below which the two cannot be told apart
 DISAGREE = 2.0  # standard deviations between the prior and the data alone
+NO_LAW = 0.8  # residual scale over that of ln loss above which nothing is explained, WEAK: little
+WEAK = 0.4
 FALLS = -1.5  # t value above which loss does not visibly fall with a variable
 GRADIENT = 1e-4  # largest remaining gradient, in standard errors
 
@@ -22,8 +25,9 @@ def refuse_unfit(rows: Rows, family: str, source: str) -> None:
     need = sum(FREE[family]) + 2
     runs = len(np.unique(rows.groups))
     if runs < need:
+        are = "run is" if runs == 1 else "runs are"
         raise Refusal(
-            f"{source}: {runs} runs are too few for the {need - 2} parameters of the {family} law;"
+            f"{source}: {runs} {are} too few for the {need - 2} parameters of the {family} law;"
             f" at least {need} are needed, in at least {LEAST} sizes."
         )
     sizes, horizons = len(np.unique(rows.params)), len(np.unique(rows.tokens))
@@ -42,6 +46,11 @@ def refuse_unfit(rows: Rows, family: str, source: str) -> None:
     x, y = np.log(rows.params), np.log(rows.tokens)
     if np.ptp(np.log(rows.loss)) < 1e-9:
         raise Refusal(f"{source}: the loss is the same in every run; there is nothing to fit.")
+    if rows.loss.max() > SPAN * rows.loss.min():
+        raise Refusal(
+            f"{source}: losses from {rows.loss.min():.3g} to {rows.loss.max():.3g} are not of one kind;"
+            " look for a wrong column, or another unit in some rows."
+        )
     joint = np.corrcoef(x, y)[0, 1]
     if 1 - joint**2 < ONE_LINE:
         line = "one compute budget" if joint < 0 else "one ratio of tokens to parameters"
@@ -61,7 +70,7 @@ def certificate(fit: Estimate) -> dict[str, Any]:
     diagonal = np.abs(np.diag(hessian))
     scale = np.sqrt(np.maximum(diagonal, max(float(diagonal.max(initial=0.0)), 1e-200) * 1e-24))
     values = np.linalg.eigvalsh(hessian / np.outer(scale, scale))
-    condition = float(values[-1] / values[0]) if values[0] > 0 else float("inf")
+    condition = float(values[-1] / values[0]) if len(values) and values[0] > 0 else float("inf")
     covariance = fit.covariance
     # The gradient in units of how far it could move the estimate, in standard errors.
     gradient = solution.gradient[best]
@@ -70,6 +79,7 @@ def certificate(fit: Estimate) -> dict[str, Any]:
     # Coordinates are log E, log A, log B, alpha, beta, log g: an error above 1 says "unknown within e".
     errors = np.sqrt(np.maximum(np.diag(covariance), 0.0))
     return {
+        "unexplained": unexplained_share(fit),
         "starts": len(solution.value),
         "agree": agree,
         "grad_norm": float(np.abs(gradient).max()),
@@ -100,6 +110,20 @@ def refuse_failed(fit: Estimate, free: Estimate, evidence: dict[str, Any], sourc
                 f"{source}: these losses do not fall with {what} ({name} of the data alone ends at its bound"
                 f" {free.theta[i]:g}); look for undertuned or diverged runs, or a wrong column."
             )
+    unexplained = unexplained_share(fit)
+    if unexplained > NO_LAW:
+        raise Refusal(
+            f"{source}: no law: the residuals are {unexplained:.0%} as wide as the losses themselves,"
+            " so parameters and tokens do not explain them; look for a wrong column or mixed recipes."
+        )
+
+
+def unexplained_share(fit: Estimate) -> float:
+    """Residual scale over the scale of ln loss itself, both robust: 0 is a perfect law, 1 is none."""
+    z = np.log(fit.rows.loss)
+    spread = 1.4826 * float(np.median(np.abs(z - np.median(z))))
+    left = 1.4826 * float(np.median(np.abs(fit.residuals)))
+    return left / max(spread, 1e-12)
 
 
 def _slopes(rows: Rows) -> tuple[float, float]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 FORMAT, VERSION = "scaling/fit", 1
 DRAWS = 200
 FEW_STEPS = 1000  # shorter runs have not left the warm-up regime: flagged and down-weighted
+WIDEST = 50.0  # log loss: beyond it an interval says nothing, and its ends would overflow
 GATE = 1 / 3  # the prior-free fit takes the forecast when its forward error is below this share
 
 
@@ -73,7 +74,7 @@ class Fit:
         n, d = np.broadcast_arrays(floats(params), floats(tokens))
         loss = self.law.loss(n, d)
         sd = np.hypot(log_loss_sd(self.draws, n.ravel(), d.ravel()).reshape(n.shape), self.noise)
-        half = _z(level) * self.inflation * sd
+        half = np.minimum(_z(level) * self.inflation * sd, WIDEST)
         return loss, loss * np.exp(-half), loss * np.exp(half)
 
     def n_opt(self, flops: ArrayLike, level: float = 0.9) -> tuple[Floats, Floats, Floats]:
@@ -244,6 +245,10 @@ def fit(
         notes.extend(prior_record.pop("notes"))
     extras = {"by_count": _by_count(runs, count, free, shrunk)}
     extras |= _few_steps(rows, few, used, notes)
+    if evidence["unexplained"] > certify.WEAK:
+        notes.append(
+            f"the law explains little: its residuals are {evidence['unexplained']:.0%} as wide as the losses"
+        )
     free_bounds = certify.certificate(free)["at_bounds"]
     if free_bounds:
         notes.append(

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from scaling.laws.estimate import Estimate, Prior, Rows, estimate, to_vector
-from scaling.laws.newton import minimise
+from scaling.laws.estimate import MANY, Estimate, Prior, Rows, covariance, estimate, to_vector
+from scaling.laws.newton import minimise, row_scores
 from scaling.laws.surface import Floats, loss_of
 
 CUTS = (3.0, 8.0, 20.0)  # internal forward validation: fit below C_max / cut, score above
@@ -30,6 +30,8 @@ def draws(fit: Estimate, count: int, seed: int) -> Floats:
     Whole runs are drawn with replacement by weight; draws are deterministic in `seed`.
     """
     rng = np.random.default_rng(seed)
+    if len(fit.rows) > MANY:
+        return to_vector(_sandwich(fit, count, rng), fit.rows.centre)
     _, group = np.unique(fit.rows.groups, return_inverse=True)
     groups = int(group.max()) + 1
     times = rng.multinomial(groups, np.full(groups, 1.0 / groups), size=count).astype(float)
@@ -41,6 +43,31 @@ def draws(fit: Estimate, count: int, seed: int) -> Floats:
     start = np.repeat(fit.theta[None], count, axis=0)
     solution = minimise(fit.problem, start, weights, means, max_iterations=40, tolerance=1e-9)
     return to_vector(solution.theta, fit.rows.centre)
+
+
+def _sandwich(fit: Estimate, count: int, rng: np.random.Generator) -> Floats:
+    """Draws for a long table: normal, with the clustered sandwich covariance H^-1 (sum g g^T) H^-1.
+
+    The limit of the bootstrap for many runs, at the cost of one evaluation.
+    """
+    scores = row_scores(fit.problem, fit.theta, fit.rows.weights)
+    _, group = np.unique(fit.rows.groups, return_inverse=True)
+    by_run = np.zeros((int(group.max()) + 1, 6))
+    np.add.at(by_run, group, scores)
+    spread = by_run.T @ by_run
+    problem = fit.problem
+    if len(problem.prior_m):
+        pull = problem.prior_c / problem.prior_s[:, None]
+        spread = spread + pull.T @ pull
+    inverse = covariance(fit, fit.solution.hessian[fit.best], fit.solution.at_bound[fit.best])
+    inverse = inverse * (problem.sigma / fit.sigma) ** 2  # of the objective as it stands
+    values, vectors = np.linalg.eigh(inverse @ spread @ inverse)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    theta = fit.theta + rng.standard_normal((count, 6)) @ root.T
+    theta = np.clip(theta, problem.lower, problem.upper)
+    if problem.tied:
+        theta[:, 4] = np.exp(theta[:, 5])
+    return theta
 
 
 def log_loss_sd(vectors: Floats, params: Floats, tokens: Floats) -> Floats:

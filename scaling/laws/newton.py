@@ -14,6 +14,7 @@ A resample is a vector of row WEIGHTS, so a batch of k fits shares the data and 
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -157,6 +158,20 @@ def evaluate(problem: Problem, theta: Floats, weights: Floats, means: Floats | N
         matrix[:, fixed], matrix[:, :, fixed] = 0.0, 0.0
         matrix[:, fixed, fixed] = 1.0
     return Batch(value, gradient, hessian, majoriser)
+
+
+def row_scores(problem: Problem, theta: Floats, weights: Floats) -> Floats:
+    """Each row's own part of the gradient at one theta (6,), the prior's left out: (n, 6)."""
+    one = dataclasses.replace(problem, prior_c=np.zeros((0, 6)), prior_m=np.zeros(0), prior_s=np.zeros(0))
+    out = np.empty((len(problem.x), 6))
+    for i in range(0, len(out), CHUNK):
+        part = slice(i, i + CHUNK)
+        rows = dataclasses.replace(
+            one, x=problem.x[part, None], y=problem.y[part, None], z=problem.z[part, None]
+        )
+        count = len(rows.x)
+        out[part] = evaluate(rows, np.repeat(theta[None], count, 0), weights[part, None], None).gradient
+    return out
 
 
 def minimise(
