@@ -23,7 +23,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 # Neutrals.
 INK = "#22262b"
 MUTED = "#6b7178"
-FAINT = "#c9cdd2"
+FAINT = "#b9bec5"
 GRID = "#e6e8eb"
 PAPER = "#ffffff"
 
@@ -42,7 +42,7 @@ BANDS = GREEN  # the IsoFLOP minima and their straight lines
 # Budgets: one hue path that grows darker with compute, so that order survives a grey print.
 BUDGETS = LinearSegmentedColormap.from_list("budgets", ["#e3a73f", "#c96b52", "#93417a", "#3f2f78"])
 
-WIDTH = 6.4  # inches: one text column; at this width 9 pt type reads well in print and on a page
+WIDTH = 5.5  # inches: the text width of a usual paper, and narrow enough for a phone
 
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",

@@ -172,7 +172,7 @@ def test_loss_frontier_shows_interval_and_outcome(fit, bands):
     assert ax.get_xscale() == ax.get_yscale() == "log"
     assert {"sealed 90% interval", "outcome", "IsoFLOP minima"} <= set(labels(figure))
     lower, upper = (line.get_ydata()[0] for line in ax.lines if line.get_marker() in ("_", 2, 3))
-    assert (lower, upper) == (1.31, 1.39)
+    assert (lower, upper) == pytest.approx((1.31, 1.39))
 
 
 def test_confirmation_marks_the_measured_minimum(fit):

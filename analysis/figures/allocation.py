@@ -122,7 +122,7 @@ def surface_contours(fit: FittedLaw, runs: Any, plan: Any = None) -> Figure:
     lines = ax.contour(n_grid, d_grid, loss, levels=levels, colors=MUTED, linewidths=0.7, zorder=2)
     flops = np.geomspace(6 * n_low * d_low, 6 * n_high * d_high, 160)
     for exponent in range(int(np.ceil(np.log10(flops[0]))), int(np.floor(np.log10(flops[-1]))) + 1):
-        _equal_compute(ax, 10.0**exponent, (n_low, n_high), d_high)
+        _equal_compute(ax, 10.0**exponent, (n_low, n_high), (d_low, d_high))
     ax.plot(fit.n_opt(flops)[0], fit.d_opt(flops)[0], color=LAW, linewidth=1.8, zorder=3)
     mark(ax, params, tokens, "o", RUNS)
     keys: list[Any] = [
@@ -164,13 +164,18 @@ def _label_spots(
     return [(float(n[column]), float(np.exp(np.interp(v, rising, np.log(d[::-1]))))) for v in inside]
 
 
-def _equal_compute(ax: Axes, flops: float, n_range: tuple[float, float], d_high: float) -> None:
-    """A line of equal 6ND, named where it leaves through the top."""
+def _equal_compute(
+    ax: Axes, flops: float, n_range: tuple[float, float], d_range: tuple[float, float]
+) -> None:
+    """A line of equal 6ND, named where it leaves the figure: on the right, or else at the top."""
     ends = np.array(n_range)
     ax.plot(ends, flops / 6 / ends, color=FAINT, linewidth=0.9, linestyle=DASHED, zorder=1)
-    at_top = flops / 6 / d_high
-    if n_range[0] * 1.1 < at_top < n_range[1] / 1.1:
-        ax.annotate(
-            short_flops(flops), (at_top, d_high), xytext=(0, 2), textcoords="offset points",
-            ha="center", va="bottom", fontsize=7, color=MUTED, annotation_clip=False,
-        )  # fmt: skip
+    at_right, at_top = flops / 6 / n_range[1], flops / 6 / d_range[1]
+    if d_range[0] * 1.1 < at_right < d_range[1]:
+        spot, shift, align = (n_range[1], at_right), (3, 0), {"ha": "left", "va": "center"}
+    elif n_range[0] * 1.1 < at_top < n_range[1]:
+        spot, shift, align = (at_top, d_range[1]), (0, 2), {"ha": "center", "va": "bottom"}
+    else:
+        return
+    style: dict[str, Any] = {"fontsize": 7, "color": MUTED, "annotation_clip": False, **align}
+    ax.annotate(short_flops(flops), spot, shift, textcoords="offset points", **style)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
 from analysis.figures.inputs import FittedLaw, Outcome, count_of, size_label
 from analysis.figures.parts import DASHED, line_key, mark, mark_key
@@ -56,8 +57,11 @@ def confirmation(
     mark(ax, params, loss, "o", PLAN, 6.5, order=5)
     keys.append(mark_key("size" + " ± one standard error" * bool(seed_sd), "o", PLAN, 5.5))
     if singles:
-        ax.plot(*zip(*singles), "o", color=PLAN, alpha=0.5, markersize=3.4, markeredgewidth=0, zorder=4)
-        keys.append(mark_key("its seeds", "o", PLAN, 3.4, alpha=0.5, markeredgewidth=0))
+        # A little to the left, clear of the error bars.
+        beside = ax.transData + ScaledTranslation(-6 / 72, 0, figure.dpi_scale_trans)
+        faint: dict[str, Any] = {"color": PLAN, "alpha": 0.6, "markeredgewidth": 0}
+        ax.plot(*zip(*singles), "o", markersize=3.4, zorder=4, transform=beside, **faint)
+        keys.append(mark_key("its seeds", "o", PLAN, 3.4, alpha=0.6, markeredgewidth=0))
     for row, value in zip(rows, loss, strict=True):
         # On the falling side the free corner is above right, on the rising side below right.
         below = row.params > float(np.median(params))

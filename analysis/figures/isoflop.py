@@ -41,7 +41,7 @@ def isoflop_curves(isoflop: Any, plan: Any = None) -> Figure:
             ax.plot(dense, _parabola(band, dense), color=colour, linestyle=dashes, zorder=2)
         if interior:
             mark(ax, [band["n_opt"]], [band["loss_min"]], "D", colour, 6.5)
-        label = short_flops(float(band["budget"])) + ("" if interior else " (no minimum inside)")
+        label = short_flops(float(band["budget"])) + ("" if interior else " (no minimum)")
         keys.append(line_key(label, colour, linestyle=dashes))
     n_opt, _, loss_min = minima(isoflop)
     ax.plot(n_opt, loss_min, color=MUTED, linewidth=0.8, linestyle=DOTTED, zorder=1)

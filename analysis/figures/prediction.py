@@ -120,10 +120,9 @@ def loss_frontier(
 
 def _sealed(ax: Axes, flops: float, prediction: Any, seen: list[float]) -> Any:
     """The prediction as it was sealed: a bar from one end of its interval to the other."""
-    middle, low, high = (float(prediction[k]) for k in ("loss", "loss_lo", "loss_hi"))
-    spread = [[middle - low], [high - middle]]
+    low, high = float(prediction["loss_lo"]), float(prediction["loss_hi"])
     thick: dict[str, Any] = {"ecolor": PLAN, "elinewidth": 1.8, "capthick": 1.8, "capsize": 6}
-    ax.errorbar([flops], [middle], yerr=spread, fmt="none", zorder=4, **thick)
+    ax.errorbar([flops], [(low + high) / 2], yerr=[(high - low) / 2], fmt="none", zorder=4, **thick)
     seen.extend([low, high])
     level = prediction.get("level", 0.9)
     return mark_key(f"sealed {level:.0%} interval", "|", PLAN, 9, markeredgewidth=1.8)

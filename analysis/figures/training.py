@@ -12,12 +12,15 @@ from analysis.figures.inputs import Curve, six_nd
 from analysis.figures.parts import line_key, mark_key
 from analysis.style import INK, PLAN, budget_colours, log_axis, pad_log, plate, short_flops, styled
 
+BINS_PER_DECADE = 24
+
 
 @styled
 def training_curves(curves: Sequence[Curve], x: Literal["tokens", "flops"] = "tokens") -> Figure:
     """Training loss against tokens seen, or against compute spent (6ND), one line per run.
 
-    A dot marks the end of each run; launched runs are drawn in the colour of the plan.
+    Losses are averaged over bins of equal ratio, so that the noise of single batches does not hide
+    the curves late in a run. A dot marks the end of each run; launched runs have the plan's colour.
     """
     figure = plate(height=3.7)
     ax = figure.add_subplot()
@@ -30,7 +33,7 @@ def training_curves(curves: Sequence[Curve], x: Literal["tokens", "flops"] = "to
         keep = np.isfinite(loss) & (loss > 0) & (tokens > 0)
         if not keep.any():
             continue
-        tokens, loss = tokens[keep], loss[keep]
+        tokens, loss = _smooth(tokens[keep], loss[keep])
         along = tokens if x == "tokens" else six_nd(curve.params, tokens)
         colour = PLAN if curve.launched else colours[curve.budget]
         order = 3 if curve.launched else 2
@@ -53,3 +56,11 @@ def training_curves(curves: Sequence[Curve], x: Literal["tokens", "flops"] = "to
         handles=keys, loc="outside right upper", title="Budget (FLOPs)", alignment="left", title_fontsize=8
     )
     return figure
+
+
+def _smooth(tokens: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean loss of each bin of equal ratio, at the last token of the bin."""
+    place = np.floor(BINS_PER_DECADE * np.log10(tokens / tokens[-1]) + 0.5)
+    ends = np.flatnonzero(np.diff(place, append=np.inf))
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    return tokens[ends], np.add.reduceat(loss, starts) / (ends - starts + 1)

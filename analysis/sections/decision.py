@@ -1,0 +1,188 @@
+"""The decision: what to train, what was promised, what happened, and what to beware of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from analysis.folder import Evidence
+from analysis.html import EMPTY, Html, details, facts, fill, items, join, table
+from analysis.sections.words import (
+    LOSS_UNIT,
+    format_count,
+    format_flops,
+    format_percent,
+    interval,
+    loss_interval,
+    plural,
+    sentence,
+    times,
+)
+from scaling.quantities import format_duration, format_money
+
+SMALL = 1e7  # below this many parameters a model says little about large ones
+
+
+def decision(evidence: Evidence) -> Html:
+    plan = evidence.plan
+    parts = [_lead(evidence), _verdict_line(evidence), EMPTY if plan is None else _figures(evidence, plan)]
+    if plan is not None:
+        parts.append(_rivals(evidence, plan))
+        parts.append(_beware(evidence, plan))
+        parts.append(_panel(plan))
+    return join([*parts, absent(evidence)])
+
+
+def absent(evidence: Evidence) -> Html:
+    """What the folder does not hold, and what is wrong with what it holds."""
+    said = []
+    if evidence.problems:
+        said.append(fill("<h3>Problems in this folder</h3>\n{}", items(evidence.problems, "bad")))
+    if evidence.missing or evidence.derived:
+        said.append(fill("<h3>Not in this folder</h3>\n{}", items([*evidence.missing, *evidence.derived])))
+    return fill('<aside class="box">\n{}</aside>\n', said) if said else EMPTY
+
+
+def _lead(evidence: Evidence) -> Html:
+    plan = evidence.plan
+    if plan is None:
+        runs = 0 if evidence.runs is None else len(evidence.runs)
+        what = "a fitted law" if evidence.fit else "no fitted law"
+        return fill(
+            '<p class="lead">No run is planned yet. The folder holds {} and {}.</p>\n',
+            plural(runs, "run"), what,
+        )  # fmt: skip
+    ratio = plan["tokens"] / plan["shape"]["params"]
+    return fill(
+        '<p class="lead">For a budget of <strong>{}</strong> FLOPs, train <strong>{}</strong> parameters on '
+        "<strong>{}</strong> tokens ({} tokens per parameter).</p>\n",
+        format_flops(plan["inputs"]["flops"]),
+        format_count(plan["shape"]["params"]),
+        format_count(plan["tokens"]),
+        f"{ratio:.3g}",
+    )
+
+
+def _verdict_line(evidence: Evidence) -> Html:
+    verdict = evidence.verdict
+    if verdict is None:
+        return EMPTY
+    hits = items([fill("<b>Hit:</b> {}.", hit) for hit in verdict.get("hits", ())], "verdict hit")
+    misses = items([fill("<b>Miss:</b> {}.", miss) for miss in verdict.get("misses", ())], "verdict miss")
+    return fill("{}{}<p>{}</p>\n", hits, misses, verdict["sentence"])
+
+
+def _figures(evidence: Evidence, plan: Mapping[str, Any]) -> Html:
+    band, best, promised = plan["band"], plan["optimum"], plan.get("prediction")
+    rows: list[tuple[str, Any]] = [
+        ("Parameters", _value(format_count(plan["shape"]["params"]), (
+            f"{interval(band, 'params')} is expected to waste under "
+            f"{format_percent(band['waste'], 0)} of the compute"
+        ))),
+        ("Tokens", _value(format_count(plan["tokens"]), _ninety(best, "tokens"))),
+    ]  # fmt: skip
+    if promised:
+        note = f"{loss_interval(promised)}, sealed {format_percent(promised['level'], 0)} interval"
+        rows.append((f"Predicted loss, {LOSS_UNIT}", _value(f"{promised['loss']:.3f}", note)))
+    if evidence.verdict is not None:
+        rows.extend(_outcome(evidence.verdict))
+    rows.append(
+        ("Extrapolation", _value(times(plan.get("extrapolation")), "the compute of the largest run fitted"))
+    )
+    time = plan.get("time")
+    if time:
+        cost = "" if time.get("cost_usd") is None else f", {format_money(time['cost_usd'])}"
+        chips = f"{time['chips']} × {time['accelerator']} at {format_percent(time['utilisation'], 0)} of peak"
+        rows.append(("Time", _value(format_duration(time["seconds"]) + cost, chips)))
+    return fill('<div class="cards">{}</div>\n', facts(rows))
+
+
+def _outcome(verdict: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    scored, allocation = verdict["prediction"], verdict["allocation"]
+    where = "inside the interval" if scored["inside"] else "OUTSIDE the interval"
+    error = f"{where}; the prediction is off by {format_percent(scored['error'], 2, signed=True)}"
+    if scored.get("void"):
+        error = f"void: {scored['void']}"
+    rows: list[tuple[str, Any]] = [("Measured loss", _value(f"{scored['actual']:.3f}", error))]
+    if allocation is not None:
+        ends = f"{format_percent(allocation['waste_lo'])} to {format_percent(allocation['waste_hi'])}"
+        rows.append(
+            ("Compute wasted by this size, measured", _value(format_percent(allocation["waste"]), ends))
+        )
+    return rows
+
+
+def _ninety(best: Mapping[str, Any], name: str) -> str | None:
+    if best.get(f"{name}_lo") is None:
+        return None
+    return f"the best lies within {interval(best, name)} (90%)"
+
+
+def _value(value: Any, note: Any) -> Html:
+    return fill(
+        '<span class="value">{}</span>{}', value, EMPTY if note is None else fill("<span>{}</span>", note)
+    )
+
+
+def _rivals(evidence: Evidence, plan: Mapping[str, Any]) -> Html:
+    """The plan's answer in the first row, the naive ones beneath."""
+    verdict = evidence.verdict or {}
+    scored, allocation = verdict.get("prediction") or {}, verdict.get("allocation") or {}
+    promised = plan.get("prediction") or {}
+
+    def row(name: str, params: Any, tokens: Any, loss: Any, error: Any, waste: Any) -> list[Any]:
+        return [
+            name, format_count(params), format_count(tokens), None if loss is None else f"{loss:.3f}",
+            None if error is None else format_percent(error, 2, signed=True),
+            None if waste is None else format_percent(waste),
+        ]  # fmt: skip
+
+    ours = row(
+        "this plan", plan["shape"]["params"], plan["tokens"], promised.get("loss"), scored.get("error"),
+        allocation.get("waste"),
+    )  # fmt: skip
+    rivals = verdict.get("naive") or plan["naive"]
+    others = [
+        row(r["name"], r["params"], r["tokens"], r["loss"], r.get("error"), r.get("waste")) for r in rivals
+    ]
+    columns = ("answer", "parameters", "tokens", "predicted loss", "error of the loss", "waste of the size")
+    caption = (
+        "The plan beside answers that need no fitted surface. Waste is measured by the confirmation runs."
+    )
+    return table(columns, [ours, *others], caption)
+
+
+def _beware(evidence: Evidence, plan: Mapping[str, Any]) -> Html:
+    said: list[Any] = [fill("<strong>{}</strong>", mark) for mark in plan.get("forced", ())]
+    if not dict(evidence.chain).get("the plan says what it said when it was sealed", True):
+        said.append(
+            Html("<strong>The seal of the plan is broken: it was changed after it was sealed.</strong>")
+        )
+    said += [sentence(note) for note in plan.get("notes", ())]
+    for failed in (evidence.verdict or {}).get("failed", ()):
+        said.append(fill("Run {} was not scored: {}.", failed.get("run"), failed.get("why")))
+    size = plan["shape"]["params"]
+    if size < SMALL and plan.get("recipe"):
+        said.append(
+            fill(
+                "These are models of at most {} parameters: they show that the method works on their data; "
+                "their exponents and sizes do not carry over to large language models.",
+                format_count(max(size, 0 if evidence.runs is None else evidence.runs.params().max())),
+            )
+        )
+    return fill("<h3>Keep in mind</h3>\n{}", items(said)) if said else EMPTY
+
+
+def _panel(plan: Mapping[str, Any]) -> Html:
+    rows = []
+    for law in plan.get("panel", ()):
+        ratio = law["tokens_per_param"]
+        per_param = f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.1f}"
+        rows.append(
+            (law["law"], format_count(law["params"]), format_count(law["tokens"]), per_param, law["note"])
+        )
+    if not rows:
+        return EMPTY
+    columns = ("published law", "parameters", "tokens", "tokens per parameter", "note")
+    content = table(columns, rows, "Each law counts in its own way; the rows are not converted.", (0, 4))
+    return details("What published laws say about this budget", content)

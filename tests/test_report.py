@@ -1,0 +1,464 @@
+"""The report holds what the folder holds, names what it lacks, loads nothing and runs nothing."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import doctest
+import html.parser
+import json
+import re
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import analysis.html
+import analysis.svg
+from analysis.folder import read_folder
+from analysis.html import Html, escape, facts, fill, items, table
+from analysis.report import render, write_report
+from analysis.svg import dark_twin, inline
+from scaling.cli.main import main
+from scaling.errors import ScalingError
+from scaling.files import read_json, write_json
+from scaling.laws.fit import fit
+from scaling.laws.isoflop import isoflop
+from scaling.laws.surface import PNormLaw
+from scaling.planfiles import plan_sweep, read_results
+from scaling.recipe import Recipe
+from scaling.runs import read_runs
+from scaling.shape import CONVENTIONS, COUNTS, Shape, ShapeFamily
+from scaling.verify import score
+from sweeps import store
+from sweeps.design import isoflop_design
+from sweeps.launch import launch_runs, write_launch
+
+TRUTH = PNormLaw(0.6, 5.0, 20.0, 0.25, 0.26, 0.7)
+DATA_SHA = "d" * 64
+HOSTILE = (
+    '<script>alert("1")</script>', "'\"><img src=x onerror=alert(1)>", "$\\frac{1}", "{0} {name} %s",
+    "&lt;b&gt;", "javascript:alert(1)", "</style></title><h1>", "name\u202ewith\x07marks", "x" * 300,
+)  # fmt: skip
+VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+
+
+def result_of(shape: Shape, tokens: int, seed: int, name: str) -> dict:
+    """A finished run as the trainer records it, its loss from TRUTH with seed noise."""
+    noise = np.random.default_rng([seed, tokens]).normal(0, 0.004)
+    loss = float(TRUTH.loss(shape.params(), tokens) * np.exp(noise))
+    seen = np.geomspace(tokens / 50, tokens, 40)
+    return {
+        "format": "scaling/result", "version": 1, "name": name, "status": "done", "loss": loss,
+        "loss_se": 0.004, "bits_per_byte": loss / np.log(2), "train_loss": loss - 0.05,
+        "tokens": tokens, "steps": tokens // 256,
+        "batch": 4, "seq": 64, "lr": 0.004, "shape": shape.to_dict(), "params": shape.params(),
+        "params_embedding": shape.params_embedding, "params_head": shape.params_head,
+        "params_non_embedding": shape.params("non-embedding"),
+        "param_counts": {c: shape.params(c) for c in COUNTS},
+        "flops": {c: shape.flops_per_token(64, c) * tokens for c in CONVENTIONS},
+        "unique_tokens": tokens, "epochs": 0.1, "seed": seed, "time_s": 3.0, "compile_s": 1.0,
+        "tokens_per_s": tokens / 3.0,
+        "curve": {"tokens": seen.tolist(), "loss": TRUTH.loss(shape.params(), seen).tolist()},
+        "data_sha256": DATA_SHA, "versions": {"python": "3.11.7", "jax": "0.10.2"},
+        "machine": {"platform": "x86_64", "device": "a processor"},
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory) -> Path:
+    """A whole loop's folder, with fabricated runs: nothing is trained."""
+    folder = tmp_path_factory.mktemp("reports") / "loop"
+    recipe = Recipe(eval_tokens=4096)
+    design = isoflop_design(
+        ShapeFamily(vocab=97), (1e10, 3e10, 1e11, 3e11), seq=recipe.seq, batch=recipe.batch, sizes=5,
+        unique_tokens=500_000_000,
+    )  # fmt: skip
+    data = store.DataRef("data", DATA_SHA, "builtin:made-up", 97, 500_000_000)
+    sweep = store.create(folder, design, recipe, data)
+    for cell in design.cells:
+        write_json(
+            sweep.cell_folder(cell) / "result.json", result_of(cell.shape, cell.tokens, cell.seed, cell.id)
+        )
+    write_json(folder / "data" / "manifest.json", {
+        "format": "scaling/tokens", "version": 1, "source": "builtin:made-up", "sha256": DATA_SHA,
+        "tokenizer": {"kind": "bytes", "vocab_size": 97}, "bytes_per_token": 1.0, "licence": "CC0-1.0",
+        "splits": {"train": {"tokens": 500_000_000, "documents": 12, "bytes": 500_000_000}},
+        "notes": ["made up for a test"], "excluded": {"empty": {"documents": 3, "bytes": 0}},
+    })  # fmt: skip
+    runs = read_runs(store.write_runs(sweep))
+    write_json(folder / "fit.json", fit(runs, bootstrap=40).to_dict())
+    write_json(folder / "isoflop.json", isoflop(runs).to_dict())
+    plan = plan_sweep(folder, 1.5e12)
+    write_json(folder / "plan.json", plan)
+    launched = launch_runs(plan, seeds=2)
+    write_launch(folder / "launch", plan, launched, folder / "data")
+    for run in launched:
+        write_json(
+            folder / "launch" / run.name / "result.json",
+            result_of(run.shape, run.tokens, run.seed, run.name),
+        )
+    write_json(folder / "verify.json", score(plan, read_results(folder, plan)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def written(loop):
+    return render(loop)
+
+
+@pytest.fixture(scope="module")
+def page(written) -> str:
+    return written.report.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def copy(loop, tmp_path) -> Path:
+    target = tmp_path / "copy"
+    shutil.copytree(loop, target, ignore=shutil.ignore_patterns("figures", "report.html"))
+    return target
+
+
+@pytest.fixture
+def sketched(monkeypatch):
+    """Figures are built, and saved as empty drawings: for tests that look at the page around them."""
+    monkeypatch.setattr("analysis.report.to_svg", lambda _: '<svg viewBox="0 0 1 1"></svg>')
+    monkeypatch.setattr("analysis.report.to_png", lambda _: b"")
+
+
+class Parsed(html.parser.HTMLParser):
+    """Tags, attributes and text of a page; raises when an element is not closed where it was opened."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def find(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def assert_self_contained(text: str) -> None:
+    parsed = Parsed(text)
+    names = {tag for tag, _ in parsed.tags}
+    assert not names & {
+        "script",
+        "link",
+        "iframe",
+        "object",
+        "embed",
+        "img",
+        "base",
+        "form",
+        "audio",
+        "video",
+    }
+    for tag, attrs in parsed.tags:
+        assert not [name for name in attrs if name.startswith("on")], (tag, attrs)
+        assert not {"src", "srcset", "action", "ping", "background"} & set(attrs), (tag, attrs)
+        target = attrs.get("href") or attrs.get("xlink:href") or ""
+        assert target == "" or target.startswith(("#", "figures/", "data:text/csv;base64,")), (tag, target)
+    assert "http://" not in text and "https://" not in text
+    assert "@import" not in text and not re.search(r"url\((?!#)", text)
+    ids = [attrs["id"] for _, attrs in parsed.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    used = set(re.findall(r"url\(#([^)]+)\)", text))
+    used |= {a["href"][1:] for _, a in parsed.tags if (a.get("href") or "").startswith("#")}
+    assert used <= set(ids)
+    policy = [m["content"] for m in parsed.find("meta") if m.get("http-equiv") == "Content-Security-Policy"]
+    assert policy and policy[0].startswith("default-src 'none'")
+
+
+def test_the_whole_loop_gives_every_figure_and_nothing_is_missing(written, page):
+    assert (written.missing, written.problems, written.derived) == ((), (), ())
+    names = [path.stem for path in written.figures if path.suffix == ".svg"]
+    assert names == [
+        "isoflop", "optimum", "frontier", "predicted", "confirmation", "contours", "training",
+        "training-compute",
+    ]  # fmt: skip
+    for path in written.figures:
+        content = path.read_bytes()
+        assert content.startswith(b"\x89PNG" if path.suffix == ".png" else b"<?xml")
+    parsed = Parsed(page)
+    drawings = parsed.find("svg")
+    assert len(drawings) == len(names) and all(d["role"] == "img" and d["aria-label"] for d in drawings)
+    assert [attrs["id"] for attrs in parsed.find("figure")] == [f"figure-{name}" for name in names]
+    assert len(page) < 1_500_000
+
+
+def test_it_loads_nothing_and_runs_nothing(page):
+    assert_self_contained(page)
+
+
+def test_the_decision_comes_first_with_prediction_and_outcome(loop, page):
+    text = Parsed(page).text
+    plan, verdict = read_json(loop / "plan.json"), read_json(loop / "verify.json")
+    decision = text[text.index("For a budget of") : text.index("Figure 1.")]
+    assert text.index("For a budget of") < text.index("Figure 1.") < text.index("Certificate of the fit")
+    assert "1.5e12" in decision and verdict["sentence"] in decision
+    assert f"{plan['prediction']['loss']:.3f}" in decision
+    assert f"{plan['prediction']['loss_lo']:.3f} to {plan['prediction']['loss_hi']:.3f}" in decision
+    assert f"{verdict['prediction']['actual']:.3f}" in decision
+    for rival in plan["naive"]:
+        assert rival["name"] in decision
+    assert "do not carry over to large language models" in decision
+
+
+def test_method_conventions_data_recipe_and_provenance_are_there(loop, page):
+    text = Parsed(page).text
+    value = read_json(loop / "fit.json")
+    alone = value["exponents"]["prior_free"]
+    assert f"{alone['a']:.2f} ({alone['a_lo']:.2f} to {alone['a_hi']:.2f})" in text
+    assert "N counts all parameters" in text and "model_causal" in text and "nats per token" in text
+    assert "builtin:made-up" in text and "CC0-1.0" in text and "bytes, 97 symbols" in text
+    assert "weight decay" in text and "ffn multiple" in text and "a processor" in text
+    assert text.count(" holds") >= 6 and "BROKEN" not in text
+    assert f"scaling plan --sweep DIR --flops {1.5e12:g}" in text
+
+
+def test_every_run_is_in_the_table_and_in_the_download(loop, page):
+    parsed = Parsed(page)
+    runs = read_runs(loop / "runs.csv")
+    for name in runs.table["run"]:
+        assert name in parsed.text
+    (link,) = [a for a in parsed.find("a") if "download" in a]
+    content = base64.b64decode(link["href"].split(",")[1]).decode()
+    assert len(list(csv.DictReader(content.splitlines()))) == len(runs)
+
+
+def test_the_same_folder_gives_the_same_bytes(copy, page):
+    again = copy.parent / "again"
+    shutil.copytree(copy, again / "loop")
+    assert write_report(again / "loop").read_text(encoding="utf-8") == page
+
+
+def test_it_does_not_say_where_the_folder_lay(loop, page):
+    assert str(loop.parent) not in page
+
+
+def test_hostile_names_stay_text(sketched, copy):
+    runs = copy / "runs.csv"
+    rows = list(csv.DictReader(runs.open(newline="", encoding="utf-8")))
+    for i, row in enumerate(rows):
+        row["run"], row["flags"] = f"{HOSTILE[i % len(HOSTILE)]}{i}", HOSTILE[(i + 1) % len(HOSTILE)]
+    with runs.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    for name in ("data/manifest.json", "fit.json", "sweep.json", "verify.json", "plan.json"):
+        value = read_json(copy / name)
+        value["notes"] = list(HOSTILE)
+        write_json(copy / name, value)
+    sweep, manifest = read_json(copy / "sweep.json"), read_json(copy / "data/manifest.json")
+    sweep["recipe"][HOSTILE[0]] = sweep["data"]["source"] = HOSTILE[1]
+    manifest["source"], manifest["licence"], manifest["excluded"] = HOSTILE[0], HOSTILE[2], {HOSTILE[1]: {}}
+    write_json(copy / "sweep.json", sweep)
+    write_json(copy / "data/manifest.json", manifest)
+    verdict = read_json(copy / "verify.json")
+    verdict["sentence"] = verdict["naive"][0]["name"] = HOSTILE[0]
+    write_json(copy / "verify.json", verdict)
+    hostile = copy.rename(copy.parent / HOSTILE[0].replace("/", "\\"))
+    for path in (hostile / "launch").glob("*/result.json"):
+        value = read_json(path)
+        value["machine"]["device"] = HOSTILE[1]
+        value["versions"] = {HOSTILE[0]: HOSTILE[1]}
+        write_json(path, value)
+    text = write_report(hostile).read_text(encoding="utf-8")
+    assert_self_contained(text)
+    shown = Parsed(text).text
+    assert '<script>alert("1")</script>0' in shown and "{0} {name} %s" in shown and "&lt;b&gt;" in shown
+    assert "\u202e" not in text and "\x07" not in text
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [
+        ("sweep.json", "sweep.json is missing"),
+        ("runs.csv", "runs.csv is missing"),
+        ("fit.json", "fit.json is missing"),
+        ("isoflop.json", "the bands were fitted here"),
+        ("plan.json", "plan.json is missing"),
+        ("launch", "the plan is untested"),
+        ("verify.json", "the prediction was scored here"),
+        ("data", "data/manifest.json is missing"),
+        ("cells", "training curves cannot be drawn"),
+    ],
+)
+def test_a_missing_piece_is_named_and_the_rest_is_shown(sketched, copy, gone, said):
+    path = copy / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if gone == "launch":
+        (copy / "verify.json").unlink()
+    written = render(copy)
+    text = written.report.read_text(encoding="utf-8")
+    assert said in Parsed(text).text
+    assert any(said in sentence for sentence in (*written.missing, *written.derived))
+    assert not written.problems
+    assert_self_contained(text)
+
+
+@pytest.mark.parametrize("name", ["sweep.json", "fit.json", "isoflop.json", "plan.json", "verify.json"])
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": "something/else"}', None])
+def test_a_damaged_file_is_a_problem_in_words(sketched, copy, name, content):
+    path = copy / name
+    if content is None:  # the right format and nothing else
+        content = json.dumps({"format": read_json(path)["format"], "version": 1})
+    path.write_text(content, encoding="utf-8")
+    written = render(copy)
+    assert any(name in problem for problem in written.problems)
+    text = Parsed(written.report.read_text(encoding="utf-8")).text
+    assert "Problems in this folder" in text and str(copy) not in text
+
+
+def test_broken_seals_and_changed_files_are_shown(sketched, copy):
+    plan = read_json(copy / "plan.json")
+    plan["prediction"]["loss"] += 0.1
+    write_json(copy / "plan.json", plan)
+    with (copy / "runs.csv").open("a") as stream:
+        stream.write("\n")
+    evidence = read_folder(copy)
+    links = dict(evidence.chain)
+    assert links["the plan says what it said when it was sealed"] is False
+    assert links["the fit was made from this run table"] is False
+    assert links["every launched run was trained on that data"] is True
+    text = Parsed(write_report(copy).read_text(encoding="utf-8")).text
+    assert "The seal of the plan is broken" in text and text.count("BROKEN") == 2
+
+
+def test_a_miss_is_shown_as_a_miss(sketched, copy):
+    (copy / "verify.json").unlink()
+    for path in (copy / "launch").glob("1*/result.json"):
+        value = read_json(path)
+        value["loss"] *= 1.5
+        write_json(path, value)
+    text = Parsed(write_report(copy).read_text(encoding="utf-8")).text
+    assert "Miss:" in text and "OUTSIDE" in text
+
+
+def test_a_plan_from_a_published_law_needs_no_runs(sketched, tmp_path):
+    from scaling.planner import plan_published
+
+    write_json(tmp_path / "plan.json", plan_published(1e22))
+    written = render(tmp_path)
+    text = written.report.read_text(encoding="utf-8")
+    assert_self_contained(text)
+    assert "1e22" in Parsed(text).text and "9.0" in Parsed(text).text and written.figures == ()
+
+
+def test_a_bare_run_table_is_enough(sketched, tmp_path):
+    data = Path(analysis.html.__file__).parent / "data" / "own_cpu_sweep.csv"
+    shutil.copy(data, tmp_path / "runs.csv")
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert_self_contained(text)
+    assert "No run is planned yet" in Parsed(text).text and "figure-isoflop" in text
+
+
+def test_nothing_to_report_is_said_in_one_sentence(tmp_path):
+    with pytest.raises(ScalingError, match="no such folder"):
+        write_report(tmp_path / "nowhere")
+    with pytest.raises(ScalingError, match="nothing to report"):
+        write_report(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_verb_prints_the_path_or_one_object(sketched, copy, capsys):
+    assert main(["report", str(copy)]) == 0
+    assert str(copy / "report.html") in capsys.readouterr().out
+    (copy / "sweep.json").unlink()
+    assert main(["report", str(copy), "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value["report"] == str(copy / "report.html") and len(value["figures"]) == 16
+    assert value["missing"][0].startswith("sweep.json is missing")
+    assert main(["report", str(copy / "nowhere")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and len(said.strip().splitlines()) == 1
+
+
+def test_a_thousand_runs_take_seconds_and_little_room(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = ["run,budget,params,tokens,loss,seed,flags"]
+    for i in range(1000):
+        budget = 10.0 ** rng.integers(12, 16)
+        params = int(np.sqrt(budget / 120) * np.exp(rng.normal(0, 0.6)))
+        tokens = int(budget / 6 / params)
+        loss = TRUTH.loss(params, tokens) * np.exp(rng.normal(0, 0.004))
+        lines.append(f"run-{i},{budget},{params},{tokens},{loss:.5f},{i},")
+    (tmp_path / "runs.csv").write_text("\n".join(lines) + "\n")
+    began = time.process_time()  # the test machine may be busy with other things
+    path = write_report(tmp_path)
+    assert time.process_time() - began < 10
+    assert path.stat().st_size < 5e6
+
+
+def test_markup_is_escaped_unless_made_here():
+    assert fill("<p>{}</p>", "<b>") == "<p>&lt;b&gt;</p>" and fill("{}", Html("<b>")) == "<b>"
+    assert escape('"') == "&quot;" and escape(["<", Html("<i>")]) == "&lt;<i>"
+    assert "<script>" not in table(["<script>"], [["<script>", "<script>"]], "<script>")
+    assert "<script>" not in facts({"<script>": "<script>"}) + items(["<script>"])
+    for module in (analysis.html, analysis.svg):
+        assert doctest.testmod(module).failed == 0
+
+
+def test_drawings_keep_their_colours_apart_and_their_ids_to_themselves():
+    svg = (
+        '<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"><!-- <b> -->'
+        '<metadata>who</metadata><style type="text/css">*{x}</style>'
+        '<g id="a" style="fill: #22262b; stroke: #ffffff">'
+        '<use xlink:href="#a" clip-path="url(#a)"/></g></svg>'
+    )
+    text = inline(svg, "p", 'a "label"')
+    assert text.startswith('<svg role="img" aria-label="a &quot;label&quot;" viewBox="0 0 1 1">')
+    assert 'id="p-a"' in text and 'href="#p-a"' in text and "url(#p-a)" in text
+    assert "var(--x22262b)" in text and "var(--paper)" in text and "who" not in text and "<style" not in text
+
+
+def luminance(colour: str) -> float:
+    value = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return float(
+        np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+    )
+
+
+def contrast(one: str, other: str) -> float:
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_text_and_marks_are_readable_on_light_and_dark_pages():
+    from analysis import style
+
+    sheet = (Path(analysis.html.__file__).parent / "templates" / "page.css").read_text()
+    light, dark = (
+        dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", part)) for part in sheet.split("@media screen")[:2]
+    )
+    for colours in (light, dark):
+        for name in ("ink", "muted", "link", "plan", "good", "bad"):
+            assert contrast(colours[name], colours["paper"]) >= 4.5, name
+    marks = (style.BLUE, style.VERMILLION, style.GREEN, style.INK, style.MUTED)
+    assert all(contrast(colour, light["paper"]) >= 3 for colour in marks)
+    assert all(contrast(dark_twin(colour), dark["paper"]) >= 3 for colour in marks)
