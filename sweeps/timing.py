@@ -7,10 +7,18 @@ from itertools import pairwise
 
 from scaling.shape import Shape
 
-# Sustained FLOPs per second (model_full) of one pinned core against width, measured with this kind
-# of trainer on an AVX-512 server core at 256 tokens per step; small widths are bound by memory and
+# Sustained FLOPs per second (model_full) of one pinned core against width, measured with this
+# trainer on an AVX-512 server core at 256 tokens per step; small widths are bound by memory and
 # dispatch, not by arithmetic. Other machines differ by a constant, which done cells reveal.
-CORE_SPEED = ((8, 1.6e10), (16, 3.6e10), (24, 5.6e10), (32, 8.4e10), (48, 1.0e11), (64, 1.1e11))
+CORE_SPEED = (
+    (8, 1.6e10),
+    (16, 2.8e10),
+    (24, 4.0e10),
+    (32, 5.0e10),
+    (48, 6.5e10),
+    (64, 7.6e10),
+    (128, 9.5e10),
+)
 COMPILE_S = 5.0  # one shape on one core, nothing cached
 EVALUATE_S = 0.5
 
