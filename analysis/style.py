@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import io
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ParamSpec
 
 import matplotlib
@@ -171,6 +171,18 @@ def short_flops(value: float) -> str:
     return rf"${mantissa:.2g}\times10^{{{exponent}}}$"
 
 
+# Labelled multiples of a power of ten, by the number of decades that an axis shows.
+_STEPS: tuple[tuple[float, Sequence[float]], ...] = (
+    (0.12, tuple(np.arange(1.0, 10.0, 0.1))),
+    (0.35, tuple(np.arange(1.0, 10.0, 0.2))),
+    (0.6, (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0)),
+    (1.0, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)),
+    (2.0, (1.0, 2.0, 5.0)),
+    (3.2, (1.0, 3.0)),
+)
+_STEPS_WIDE = (*_STEPS[1:3], (1.0, (1.0, 2.0, 5.0)), (2.2, (1.0, 3.0)))
+
+
 def log_axis(ax: Axes, which: str, kind: str) -> None:
     """Log scale with readable ticks: `kind` is count (10k, 1M), flops (10^12) or loss (1.5, 2).
 
@@ -180,21 +192,12 @@ def log_axis(ax: Axes, which: str, kind: str) -> None:
     (ax.set_xscale if which == "x" else ax.set_yscale)("log")
     low, high = ax.get_xlim() if which == "x" else ax.get_ylim()
     decades = np.log10(high / low)
-    steps = (
-        np.arange(1.0, 10.0, 0.1)
-        if decades < 0.12
-        else np.arange(1.0, 10.0, 0.2)
-        if decades < 0.35
-        else (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0)
-        if decades < 0.6
-        else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
-        if decades < 1
-        else (1.0, 2.0, 5.0)
-        if decades < 2
-        else (1.0, 3.0)
-        if decades < 3.2
-        else (1.0,)
-    )
+    wide = kind == "flops"  # 3 x 10^12 takes the room of two short labels
+    steps: Sequence[float] = (1.0,)
+    for fewer_than, finer in _STEPS_WIDE if wide else _STEPS:
+        if decades < fewer_than:
+            steps = finer
+            break
     text: Callable[[float, int], str] = {
         "count": lambda v, _: short_count(v),
         "flops": lambda v, _: short_flops(v),
