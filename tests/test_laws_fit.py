@@ -104,15 +104,18 @@ def test_published_settings_find_the_least_objective():
         assert result.objective <= found.fun / 1e4 * (1 + 1e-9)
 
 
-@pytest.mark.parametrize(("train", "mean_error"), [("B", 0.01), ("A", 0.03), ("AB", 0.015)])
-def test_runs_at_ten_times_the_compute_are_forecast(train, mean_error):
+# The held-out runs lie at 3 to 10 times the largest compute of part B, at 10 to 30 times that of part A.
+@pytest.mark.parametrize(
+    ("train", "mean_error", "width"), [("B", 0.01, 0.04), ("A", 0.035, 0.065), ("AB", 0.015, 0.04)]
+)
+def test_runs_beyond_the_table_are_forecast(train, mean_error, width):
     result = fit(OWN.select(np.isin(PART, list(train))))
     held = OWN.select(PART == "H")
     loss, low, high = result.predict(held.params(), held.tokens)
     error = np.abs(loss / held.loss - 1)
     assert error.mean() < mean_error
     assert ((low <= held.loss) & (held.loss <= high)).all()
-    assert ((high - low) / 2 / loss).max() < 0.06
+    assert ((high - low) / 2 / loss).max() < width
     # Skill: the published procedure misses by more.
     rival = fit(OWN.select(np.isin(PART, list(train))), "chinchilla", prior=None, delta=1e-3, bootstrap=20)
     assert error.mean() < 0.6 * np.abs(rival.loss(held.params(), held.tokens) / held.loss - 1).mean()

@@ -21,6 +21,7 @@ from scaling.laws.surface import Floats, loss_of
 
 CUTS = (3.0, 8.0, 20.0)  # internal forward validation: fit below C_max / cut, score above
 LN2 = math.log(2.0)
+LEAST_INFLATION = 1.1  # a few good splits do not prove the form: never trust the fit's own claim whole
 UNTESTED = 1.4  # inflation where no split was possible: the square root of 2, a usual full inflation
 
 
@@ -38,11 +39,22 @@ def draws(fit: Estimate, count: int, seed: int) -> Floats:
     weights = times[:, group] * fit.rows.weights
     means: Floats | None = None
     if len(fit.problem.prior_m):
-        shape = (count, len(fit.problem.prior_m))
-        means = fit.problem.prior_m + fit.problem.prior_s * rng.standard_normal(shape)
+        spread = prior_spread(fit)
+        means = fit.problem.prior_m + spread * rng.standard_normal((count, len(spread)))
     start = np.repeat(fit.theta[None], count, axis=0)
     solution = minimise(fit.problem, start, weights, means, max_iterations=40, tolerance=1e-9)
     return to_vector(solution.theta, fit.rows.centre)
+
+
+def prior_spread(fit: Estimate) -> Floats:
+    """How far the prior's centres are drawn: its sd, for E more where the data have moved the fit off it.
+
+    Data that move E by z prior sds say that the prior was too sure of itself, by z at the worst;
+    sqrt(z) is the geometric middle between that and the prior's own claim, as for `inflation`.
+    """
+    problem = fit.problem
+    moved = np.abs(problem.prior_c @ fit.theta - problem.prior_m) / problem.prior_s
+    return problem.prior_s * np.where(problem.prior_c[:, 0] != 0, np.sqrt(np.maximum(moved, 1.0)), 1.0)
 
 
 def _sandwich(fit: Estimate, count: int, rng: np.random.Generator) -> Floats:
@@ -57,7 +69,7 @@ def _sandwich(fit: Estimate, count: int, rng: np.random.Generator) -> Floats:
     spread = by_run.T @ by_run
     problem = fit.problem
     if len(problem.prior_m):
-        pull = problem.prior_c / problem.prior_s[:, None]
+        pull = problem.prior_c * (prior_spread(fit) / problem.prior_s**2)[:, None]
         spread = spread + pull.T @ pull
     inverse = covariance(fit, fit.solution.hessian[fit.best], fit.solution.at_bound[fit.best])
     inverse = inverse * (problem.sigma / fit.sigma) ** 2  # of the objective as it stands
@@ -125,8 +137,9 @@ def forward_summary(misses: list[Missed], level: float = 0.9) -> dict[str, Any]:
     `k` is the finite-sample 90% quantile of |ln(predicted/observed)| / (ln 2 + ln(C/cut)).
     `full_inflation` is that of |error| / (1.645 sd), sd the split's own claim: with it the past
     splits would have been covered. Splits have fewer rows than the whole table and reach further,
-    so they exaggerate; `inflation`, the one used, is its square root: halfway, on a log scale,
-    between the fit's own claim and the splits' worst experience. Without splits it is UNTESTED.
+    so they exaggerate; `inflation`, the one used, is its square root (halfway, on a log scale,
+    between the fit's own claim and the splits' experience), at least LEAST_INFLATION. Without
+    splits it is UNTESTED.
     """
     if not misses:
         return {"k": None, "n": 0, "full_inflation": None, "inflation": UNTESTED, "splits": []}
@@ -139,7 +152,7 @@ def forward_summary(misses: list[Missed], level: float = 0.9) -> dict[str, Any]:
         "k": float(np.quantile(error / reach, rank)),
         "n": len(error),
         "full_inflation": full,
-        "inflation": math.sqrt(full),
+        "inflation": max(math.sqrt(full), LEAST_INFLATION),
         "splits": [
             {
                 "cut": m.cut,
