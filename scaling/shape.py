@@ -92,7 +92,9 @@ class Shape:
         q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
         residual = 1 / math.sqrt(2 * self.layers)
 
-        def matrix(path: tuple[str, ...], shape: tuple[int, int], axes: tuple[str, str], scale: float = 1.0):
+        def matrix(
+            path: tuple[str, ...], shape: tuple[int, int], axes: tuple[str, str], scale: float = 1.0
+        ) -> Param:
             return Param(path, shape, axes, scale / math.sqrt(shape[0]), "hidden")
 
         def norm(path: tuple[str, ...], size: int, axis: str) -> Param:
