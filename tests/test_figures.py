@@ -20,6 +20,7 @@ PLAN = {
     "optimum": {"params": 240_000.0, "tokens": 6.6e6},
     "shape": {"params": 245_760},
     "tokens": 6_458_624,
+    "naive": [{"name": "20 tokens per parameter", "loss": 1.42}, {"name": "no law", "loss": None}],
     "prediction": {"loss": 1.35, "loss_lo": 1.31, "loss_hi": 1.39, "level": 0.9},
 }
 OUTCOMES = [
@@ -167,8 +168,9 @@ def test_other_parameter_counts_are_used_and_named(held_out, sweep):
 
 def test_loss_frontier_shows_interval_and_outcome(fit, bands):
     figure = figures.loss_frontier(fit, bands, PLAN, OUTCOMES[1])
-    (ax,) = figure.axes
+    ax, near = figure.axes
     assert points_in(ax, "*").tolist() == [[6.0 * 245_760 * 6_458_624, 1.3540]]
+    assert points_in(near, "*").tolist() == [[0.0, 1.3540]] and points_in(near, "s").tolist() == [[1.0, 1.42]]
     assert ax.get_xscale() == ax.get_yscale() == "log"
     assert {"sealed 90% interval", "outcome", "IsoFLOP minima"} <= set(labels(figure))
     lower, upper = (line.get_ydata()[0] for line in ax.lines if line.get_marker() in ("_", 2, 3))

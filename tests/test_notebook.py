@@ -18,8 +18,6 @@ EXAMPLE = notebooks.SOURCES.parent / "data" / "own_cpu_sweep.csv"
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    for name in ("nbclient", "nbformat", "jupytext", "ipykernel"):
-        pytest.importorskip(name, reason=f"{name} is not installed: the notebooks are not tested")
     out = tmp_path_factory.mktemp("notebooks") / "quickstart.ipynb"
     return notebooks.execute("quickstart", out), out
 
@@ -29,6 +27,7 @@ def printed(notebook) -> str:
     return "".join(output.text for output in outputs if output.output_type == "stream")
 
 
+@pytest.mark.requires("notebooks")
 def test_the_notebook_draws_every_figure(executed):
     notebook, out = executed
     drawing = [
@@ -40,6 +39,7 @@ def test_the_notebook_draws_every_figure(executed):
     assert out.stat().st_size > 50_000
 
 
+@pytest.mark.requires("notebooks")
 def test_the_notebook_prints_the_fitted_exponent_and_beats_the_rival(executed):
     text = printed(executed[0])
     found = re.search(r"prior_free: N_opt ~ C\^([\d.]+) \(([\d.]+) to ([\d.]+)\)", text)
@@ -51,6 +51,7 @@ def test_the_notebook_prints_the_fitted_exponent_and_beats_the_rival(executed):
     assert "6 x params x tokens" in text and "train " in text and "will do" in text
 
 
+@pytest.mark.requires("notebooks")
 def test_no_cell_warned_or_failed(executed):
     for cell in executed[0].cells:
         for output in cell.get("outputs", ()):
@@ -68,6 +69,7 @@ def test_it_reads_a_sweep_named_by_the_environment(tmp_path, monkeypatch, capsys
     assert ended["plan"]["seal"] and "nats per token" in capsys.readouterr().out
 
 
+@pytest.mark.requires("notebooks")
 def test_a_failing_cell_and_an_unknown_name_are_said_in_words(tmp_path, monkeypatch):
     with pytest.raises(ScalingError, match="no notebook 'nothing'"):
         notebooks.execute("nothing")

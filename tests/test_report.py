@@ -9,6 +9,7 @@ import html.parser
 import json
 import re
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -462,3 +463,28 @@ def test_text_and_marks_are_readable_on_light_and_dark_pages():
     marks = (style.BLUE, style.VERMILLION, style.GREEN, style.INK, style.MUTED)
     assert all(contrast(colour, light["paper"]) >= 3 for colour in marks)
     assert all(contrast(dark_twin(colour), dark["paper"]) >= 3 for colour in marks)
+
+
+@pytest.mark.requires("browser")
+def test_a_browser_shows_it_without_complaint(page, tmp_path):
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("not tested: the page in a browser other than chromium")
+
+    def load(text: str) -> subprocess.CompletedProcess[str]:
+        path = tmp_path / "page.html"
+        path.write_text(text, encoding="utf-8")
+        flags = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
+        asked = ("--enable-logging=stderr", "--v=0", "--window-size=500,900", "--dump-dom", path.as_uri())
+        command = [browser, *flags, f"--user-data-dir={tmp_path / 'profile'}", *asked]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+
+    done = load(page)
+    assert done.stdout.count("<svg") == 8
+    assert "CONSOLE" not in done.stderr  # where errors and violations of the policy would be told
+    # Nothing sticks out sideways on a narrow screen: asked by a script, in a copy that allows one.
+    allowed = re.sub(r"<meta http-equiv[^>]*>", "", page)
+    question = "document.title = `${document.documentElement.scrollWidth} of ${innerWidth}`"
+    probe = load(allowed.replace("</body>", f"<script>{question}</script></body>"))
+    width, available = re.search(r"<title>(\d+) of (\d+)</title>", probe.stdout).groups()
+    assert int(width) <= int(available) <= 600

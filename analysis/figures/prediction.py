@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.inputs import (
     FittedLaw,
@@ -20,7 +21,7 @@ from analysis.figures.inputs import (
     six_nd,
 )
 from analysis.figures.parts import DOTTED, line_key, mark, mark_key, shade, shade_key
-from analysis.style import BANDS, INK, LAW, MUTED, PLAN, log_axis, pad_log, plate, styled
+from analysis.style import BANDS, INK, LAW, MUTED, PLAN, log_axis, pad, pad_log, plate, styled
 
 
 @styled
@@ -88,8 +89,12 @@ def loss_frontier(
     c_band = six_nd(n_band, d_band)
     target, prediction = planned(plan), mapping(plan).get("prediction") or {}
     flops = np.geomspace(*pad_log([*c_band, *([float(six_nd(*target))] if target else [])], 0.1), 60)
-    figure = plate(height=3.6)
-    ax = figure.add_subplot()
+    figure = plate(height=3.7)
+    near = None
+    if target and prediction.get("loss"):
+        ax, near = figure.subplots(1, 2, width_ratios=(4, 1))
+    else:
+        ax = figure.add_subplot()
     seen = [*lowest]
     keys: list[Any] = []
     if fit is not None:
@@ -102,20 +107,42 @@ def loss_frontier(
     if len(lowest):
         mark(ax, c_band, lowest, "D", BANDS)
         keys.append(mark_key("IsoFLOP minima", "D", BANDS))
-    if target and prediction.get("loss"):
+    if target and near is not None:
         keys.append(_sealed(ax, float(six_nd(*target)), prediction, seen))
     if outcome is not None:
         mark(ax, [six_nd(outcome.params, outcome.tokens)], [outcome.loss], "*", PLAN, order=5)
         seen.append(outcome.loss)
         keys.append(mark_key("outcome", "*", PLAN))
+    if near is not None:
+        keys.extend(_close_up(near, prediction, outcome, mapping(plan).get("naive") or ()))
     ax.set_xlim(flops[0], flops[-1])
     ax.set_ylim(pad_log(seen, 0.08))
     log_axis(ax, "x", "flops")
     log_axis(ax, "y", "loss")
     ax.set_xlabel("Training compute C = 6ND (FLOPs)")
     ax.set_ylabel("Validation loss (nats per token)")
-    ax.legend(handles=keys, loc="upper right", borderaxespad=0.4)
+    figure.legend(handles=keys, loc="outside lower center", ncols=3)
     return figure
+
+
+def _close_up(
+    ax: Axes, prediction: Any, outcome: Outcome | None, naive: Sequence[Mapping[str, Any]]
+) -> list[Any]:
+    """The target seen from near: the sealed prediction and its outcome, the naive predictions beside."""
+    seen: list[float] = []
+    _sealed(ax, 0.0, prediction, seen)
+    ax.plot([0.0], [prediction["loss"]], "_", color=PLAN, markersize=11, markeredgewidth=1.8, zorder=4)
+    if outcome is not None:
+        mark(ax, [0.0], [outcome.loss], "*", PLAN, order=5)
+        seen.append(outcome.loss)
+    rivals = [float(row["loss"]) for row in naive if row.get("loss")]
+    mark(ax, [1.0] * len(rivals), rivals, "s", MUTED)
+    ax.set_xlim(-0.6, 1.5 if rivals else 0.6)
+    ax.set_ylim(pad([*seen, *rivals], 0.12))
+    ax.set_xticks([])
+    ax.yaxis.set_major_locator(MaxNLocator(6))
+    ax.set_xlabel("at the target")
+    return [mark_key("naive predictions", "s", MUTED)] if rivals else []
 
 
 def _sealed(ax: Axes, flops: float, prediction: Any, seen: list[float]) -> Any:

@@ -112,6 +112,7 @@ def _frontier(e: Evidence) -> Html:
     if e.planned_outcome is not None and e.verdict is not None:
         inside = e.verdict["prediction"]["inside"]
         said.append(Html(f"The star is what happened: {'inside' if inside else 'OUTSIDE'} the bar."))
+        said.append(Html("On the right the target from near."))
     return join(said, " ")
 
 
