@@ -95,12 +95,12 @@ class Evidence:
         curves = [
             _curve(name, result, budgets.get(name) or result["flops"]["model_causal"], False)
             for name, result in self.cells.items()
-            if result.get("curve")
+            if result.get("curve", {}).get("tokens")
         ]
         return curves + [
             _curve(name, result, result["flops"]["model_causal"], True)
             for name, result in self.launched.items()
-            if result.get("curve")
+            if result.get("curve", {}).get("tokens")
         ]
 
     @cached_property

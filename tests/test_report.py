@@ -379,6 +379,17 @@ def test_a_bare_run_table_is_enough(sketched, tmp_path):
     assert "No run is planned yet" in Parsed(text).text and "figure-isoflop" in text
 
 
+def test_runs_that_form_no_bands_are_shown_with_their_law(sketched, tmp_path):
+    rng = np.random.default_rng(1)
+    grid = [(1e4 * 2**i, 1e5 * 3**j) for i in range(4) for j in range(4)]  # no two of the same compute
+    rows = [f"{n:.0f},{d:.0f},{TRUTH.loss(n, d) * np.exp(rng.normal(0, 0.004)):.5f}" for n, d in grid]
+    (tmp_path / "runs.csv").write_text("\n".join(["params,tokens,loss", *rows]) + "\n")
+    write_json(tmp_path / "fit.json", fit(read_runs(tmp_path / "runs.csv"), bootstrap=20).to_dict())
+    written = render(tmp_path)
+    assert [path.stem for path in written.figures[::2]] == ["optimum", "frontier", "predicted", "contours"]
+    assert "budgets have a loss minimum inside" in written.problems[0]
+
+
 def test_nothing_to_report_is_said_in_one_sentence(tmp_path):
     with pytest.raises(ScalingError, match="no such folder"):
         write_report(tmp_path / "nowhere")

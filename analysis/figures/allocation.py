@@ -13,6 +13,7 @@ from analysis.figures.inputs import (
     FittedLaw,
     Published,
     bands,
+    compute_shown,
     count_of,
     mapping,
     minima,
@@ -54,7 +55,7 @@ def optimum_against_compute(
     n_band, d_band, _ = minima(isoflop)
     c_band = six_nd(n_band, d_band)
     target = planned(plan)
-    flops = np.geomspace(*pad_log([*c_band, *([float(six_nd(*target))] if target else [])], 0.12), 80)
+    flops = compute_shown(fit, isoflop, plan)
     figure = plate(height=3.5)
     for which, ax in enumerate(figure.subplots(1, 2)):
         best = (n_band, d_band)[which]

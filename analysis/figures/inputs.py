@@ -9,10 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from analysis.style import pad_log
 from scaling.runs import Runs
 from scaling.shape import Shape
 
 Array = np.ndarray
+SPAN_BELOW = 1e3  # how far below the dearest run a law is drawn when nothing else sets the range
 
 
 class Law(Protocol):
@@ -26,6 +28,8 @@ class FittedLaw(Protocol):
     def law(self) -> Law: ...
     @property
     def count(self) -> str: ...
+    @property
+    def c_max_6nd(self) -> float: ...
 
     def predict(self, params: Any, tokens: Any, level: float = 0.9) -> tuple[Any, Any, Any]: ...
     def n_opt(self, flops: Any) -> tuple[Any, Any, Any]: ...
@@ -145,6 +149,16 @@ def minima(isoflop: Any) -> tuple[Array, Array, Array]:
 
 def six_nd(params: Any, tokens: Any) -> Array:
     return 6.0 * np.asarray(params, dtype=float) * np.asarray(tokens, dtype=float)
+
+
+def compute_shown(fit: FittedLaw | None, isoflop: Any, plan: Any) -> Array:
+    """A grid of C = 6ND over the minima and the planned run; over the runs where there is neither."""
+    n, d, _ = minima(isoflop)
+    target = planned(plan)
+    seen = [*six_nd(n, d), *([float(six_nd(*target))] if target else [])]
+    if len(seen) < 2 and fit is not None:
+        seen += [fit.c_max_6nd / SPAN_BELOW, fit.c_max_6nd]
+    return np.geomspace(*pad_log(seen, 0.1), 80)
 
 
 def planned(plan: Any) -> tuple[float, float] | None:

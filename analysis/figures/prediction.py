@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis.figures.inputs import (
     FittedLaw,
     Outcome,
+    compute_shown,
     count_of,
     mapping,
     minima,
@@ -88,7 +89,7 @@ def loss_frontier(
     n_band, d_band, lowest = minima(isoflop)
     c_band = six_nd(n_band, d_band)
     target, prediction = planned(plan), mapping(plan).get("prediction") or {}
-    flops = np.geomspace(*pad_log([*c_band, *([float(six_nd(*target))] if target else [])], 0.1), 60)
+    flops = compute_shown(fit, isoflop, plan)
     figure = plate(height=3.7)
     near = None
     if target and prediction.get("loss"):
