@@ -39,8 +39,9 @@ LAW = BLUE  # what the fitted law says, and its interval
 PLAN = VERMILLION  # the planned run: its sealed prediction and its outcome
 BANDS = GREEN  # the IsoFLOP minima and their straight lines
 
-# Budgets: one hue path that grows darker with compute, so that order survives a grey print.
-BUDGETS = LinearSegmentedColormap.from_list("budgets", ["#e3a73f", "#c96b52", "#93417a", "#3f2f78"])
+# Budgets: one path that grows darker with compute, so that their order survives a grey print, and
+# that stays clear of the colour of the plan.
+BUDGETS = LinearSegmentedColormap.from_list("budgets", ["#62b58b", "#2f96ab", "#3568a8", "#39286f"])
 
 WIDTH = 5.5  # inches: the text width of a usual paper, and narrow enough for a phone
 
