@@ -1,6 +1,7 @@
 """Does the quickstart keep its word? The whole loop over several seeds, every outcome published.
 
-    python benchmarks/quickstart_seeds.py --out seeds --record benchmarks/results/quickstart_seeds.json
+    python benchmarks/quickstart_seeds.py --out seeds --record benchmarks/results/quickstart_seeds.json \\
+        --figure docs/img/quickstart_seeds.png
 
 Each seed trains its own sweep (other initial weights, another order of the data), fits, plans, seals
 its prediction, and trains the planned run and its neighbours. Interrupted, the same command resumes.
@@ -14,7 +15,7 @@ import platform
 import sys
 from pathlib import Path
 
-from scaling.files import read_json, write_json
+from scaling.files import read_json, write_atomic, write_json
 from sweeps.engines.progress import for_stderr
 from sweeps.quickstart import Defaults, quickstart
 
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--record", type=Path, default=None, help="JSON file for the rows.")
+    parser.add_argument("--figure", type=Path, default=None, help="PNG file for the outcomes.")
     options = parser.parse_args()
     rows = []
     for seed in range(options.first, options.first + options.seeds):
@@ -102,6 +104,11 @@ def main() -> None:
                 "rows": rows,
             }
             write_json(options.record, content)
+    if options.figure:
+        from analysis.figures import outcomes_by_seed
+        from analysis.style import to_png
+
+        write_atomic(options.figure, to_png(outcomes_by_seed(rows)))
     print(table(rows))
     inside = sum(r["inside"] for r in rows)
     small = sum(r["waste"] <= 0.10 or r["beats_both_neighbours"] for r in rows)

@@ -177,6 +177,25 @@ def test_loss_frontier_shows_interval_and_outcome(fit, bands):
     assert (lower, upper) == pytest.approx((1.31, 1.39))
 
 
+def test_overview_joins_the_runs_to_the_checked_prediction(fit, bands):
+    figure = figures.overview(bands, fit, PLAN, OUTCOMES[1])
+    left, right = figure.axes
+    assert len(points_in(left, "o")) == sum(len(band.params) for band in bands.bands)
+    assert points_in(right, "*").tolist() == [[6.0 * 245_760 * 6_458_624, 1.3540]]
+    assert {"planned size", "outcome"} <= set(labels(figure))
+
+
+def test_outcomes_by_seed_stand_against_their_own_intervals():
+    rows = [
+        {"seed": 3, "predicted": 1.4, "lo": 1.33, "hi": 1.47, "measured": 1.428, "measured_again": [1.386]},
+        {"seed": 4, "predicted": 2.0, "lo": 1.9, "hi": 2.1, "measured": 2.2},
+    ]
+    (ax,) = figures.outcomes_by_seed(rows).axes
+    np.testing.assert_allclose(points_in(ax, "*"), [[0, 2], [1, 10]])
+    np.testing.assert_allclose(points_in(ax, "o"), [[0, -1]])
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["3", "4"]
+
+
 def test_confirmation_marks_the_measured_minimum(fit):
     allocation = {"params_lo": 150_000.0, "params_hi": 260_000.0}
     figure = figures.confirmation(OUTCOMES, 0.01, fit, allocation, 245_760)

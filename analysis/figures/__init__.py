@@ -9,6 +9,7 @@ the sweep gave them.
 from analysis.figures.allocation import optimum_against_compute, surface_contours
 from analysis.figures.confirmation import confirmation
 from analysis.figures.isoflop import isoflop_curves
+from analysis.figures.overview import outcomes_by_seed, overview
 from analysis.figures.prediction import loss_frontier, predicted_against_actual
 from analysis.figures.training import training_curves
 
@@ -17,6 +18,8 @@ __all__ = [
     "isoflop_curves",
     "loss_frontier",
     "optimum_against_compute",
+    "outcomes_by_seed",
+    "overview",
     "predicted_against_actual",
     "surface_contours",
     "training_curves",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.inputs import bands, mapping, minima, planned, size_label
@@ -22,10 +23,18 @@ def isoflop_curves(isoflop: Any, plan: Any = None) -> Figure:
 
     A band whose parabola has its minimum outside the sizes tried is dashed and gets no marker.
     """
+    figure = plate(height=3.7)
+    keys = draw_isoflop(figure.add_subplot(), isoflop, plan)
+    figure.legend(
+        handles=keys, loc="outside right upper", title="Budget (FLOPs)", alignment="left", title_fontsize=8
+    )
+    return figure
+
+
+def draw_isoflop(ax: Axes, isoflop: Any, plan: Any = None) -> list[Any]:
+    """The curves of `isoflop_curves` on axes of the caller's; returns the keys of their legend."""
     rows = bands(isoflop)
     colours = budget_colours(float(band["budget"]) for band in rows)
-    figure = plate(height=3.7)
-    ax = figure.add_subplot()
     keys: list[Any] = []
     sizes: list[float] = []
     losses: list[float] = []
@@ -56,10 +65,7 @@ def isoflop_curves(isoflop: Any, plan: Any = None) -> Figure:
     log_axis(ax, "x", "count")
     ax.set_xlabel(size_label(mapping(isoflop).get("count", "total")))
     ax.set_ylabel("Validation loss (nats per token)")
-    figure.legend(
-        handles=keys, loc="outside right upper", title="Budget (FLOPs)", alignment="left", title_fontsize=8
-    )
-    return figure
+    return keys
 
 
 def _parabola(band: Mapping[str, Any], params: np.ndarray) -> np.ndarray:

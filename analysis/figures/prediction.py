@@ -86,16 +86,26 @@ def loss_frontier(
     fit: FittedLaw | None = None, isoflop: Any = None, plan: Any = None, outcome: Outcome | None = None
 ) -> Figure:
     """The lowest loss that compute buys: minima, the law, the sealed prediction and its outcome."""
+    prediction = mapping(plan).get("prediction") or {}
+    figure = plate(height=3.7)
+    if planned(plan) and prediction.get("loss"):
+        ax, near = figure.subplots(1, 2, width_ratios=(4, 1))
+        keys = draw_frontier(ax, fit, isoflop, plan, outcome)
+        keys.extend(_close_up(near, prediction, outcome, mapping(plan).get("naive") or ()))
+    else:
+        keys = draw_frontier(figure.add_subplot(), fit, isoflop, plan, outcome)
+    figure.legend(handles=keys, loc="outside lower center", ncols=3)
+    return figure
+
+
+def draw_frontier(
+    ax: Axes, fit: FittedLaw | None, isoflop: Any, plan: Any, outcome: Outcome | None
+) -> list[Any]:
+    """The curve of `loss_frontier` on axes of the caller's; returns the keys of its legend."""
     n_band, d_band, lowest = minima(isoflop)
     c_band = six_nd(n_band, d_band)
     target, prediction = planned(plan), mapping(plan).get("prediction") or {}
     flops = compute_shown(fit, isoflop, plan)
-    figure = plate(height=3.7)
-    near = None
-    if target and prediction.get("loss"):
-        ax, near = figure.subplots(1, 2, width_ratios=(4, 1))
-    else:
-        ax = figure.add_subplot()
     seen = [*lowest]
     keys: list[Any] = []
     if fit is not None:
@@ -108,22 +118,19 @@ def loss_frontier(
     if len(lowest):
         mark(ax, c_band, lowest, "D", BANDS)
         keys.append(mark_key("IsoFLOP minima", "D", BANDS))
-    if target and near is not None:
+    if target and prediction.get("loss"):
         keys.append(_sealed(ax, float(six_nd(*target)), prediction, seen))
     if outcome is not None:
         mark(ax, [six_nd(outcome.params, outcome.tokens)], [outcome.loss], "*", PLAN, order=5)
         seen.append(outcome.loss)
         keys.append(mark_key("outcome", "*", PLAN))
-    if near is not None:
-        keys.extend(_close_up(near, prediction, outcome, mapping(plan).get("naive") or ()))
     ax.set_xlim(flops[0], flops[-1])
     ax.set_ylim(pad_log(seen, 0.08))
     log_axis(ax, "x", "flops")
     log_axis(ax, "y", "loss")
     ax.set_xlabel("Training compute C = 6ND (FLOPs)")
     ax.set_ylabel("Validation loss (nats per token)")
-    figure.legend(handles=keys, loc="outside lower center", ncols=3)
-    return figure
+    return keys
 
 
 def _close_up(
