@@ -191,6 +191,79 @@ def test_resume_equals_uninterrupted(data, tmp_path, after):
     assert lines == [*range(8, 60, 8), 60]
 
 
+def interrupted_after(folder: Path, reports: int) -> None:
+    """Run the cell until it has reported so often, then stop it the way an exception would."""
+    calls = 0
+
+    def interrupt(_):
+        nonlocal calls
+        calls += 1
+        if calls > reports:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run_cell(folder, interrupt)
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("damage", ["no arrays", "a flipped bit", "no record", "another record"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(data, tmp_path, capsys, damage):
+    whole = run_cell(write_cell(tmp_path / "whole", data, steps=60, checkpoint_seconds=0.0))
+    folder = write_cell(tmp_path / "cut", data, steps=60, checkpoint_seconds=0.0)
+    interrupted_after(folder, 4)
+    saved = folder / "checkpoint"
+    assert sorted(p.name for p in saved.iterdir()) == ["24", "32"]
+    files = [p for p in (saved / "32" / "state").rglob("*") if p.is_file()]
+    arrays = max(files, key=lambda p: p.stat().st_size)
+    record = saved / "32" / "host.json"
+    if damage == "no arrays":
+        arrays.unlink()
+    elif damage == "a flipped bit":
+        flip_a_bit(arrays)
+    elif damage == "no record":
+        record.write_text("{")
+    else:
+        record.write_text(record.read_text().replace('"curve": [', '"curve": [[1, 1.0, 1],'))
+    steps = []
+    resumed = run_cell(folder, lambda line: steps.append(line["step"]))
+    said = capsys.readouterr().err
+    assert "damaged checkpoint" in said and f"{saved / '32'}" in said
+    assert steps[0] == 32  # from the checkpoint at step 24, not from the start
+    assert outcome(resumed) == outcome(whole)
+    assert not saved.exists()
+
+
+def test_without_a_usable_checkpoint_the_run_starts_again(data, tmp_path):
+    whole = run_cell(write_cell(tmp_path / "whole", data, steps=60, checkpoint_seconds=0.0))
+    folder = write_cell(tmp_path / "cut", data, steps=60, checkpoint_seconds=0.0)
+    interrupted_after(folder, 4)
+    for step in (24, 32):
+        (folder / "checkpoint" / str(step) / "host.json").write_text("")
+    assert outcome(run_cell(folder)) == outcome(whole)
+
+
+def test_checkpoints_of_another_config_do_not_crowd_out_its_own(data, tmp_path):
+    folder = write_cell(tmp_path / "cut", data, steps=60, checkpoint_seconds=0.0)
+    interrupted_after(folder, 5)
+    write_cell(folder, data, steps=60, checkpoint_seconds=0.0, seed=7)
+    interrupted_after(folder, 2)
+    steps = []
+    run_cell(folder, lambda line: steps.append(line["step"]))
+    assert steps[0] == 24
+
+
+def test_what_a_kill_left_of_a_checkpoint_is_cleared_away(data, tmp_path):
+    folder = write_cell(tmp_path / "cut", data, steps=60, checkpoint_seconds=0.0)
+    (folder / "checkpoint" / "3" / "state").mkdir(parents=True)
+    interrupted_after(folder, 2)
+    assert not (folder / "checkpoint" / "3").exists()
+
+
 def test_kill_minus_nine_then_the_same_command(data, tmp_path):
     whole = run_cell(write_cell(tmp_path / "whole", data, steps=400, checkpoint_seconds=0.0))
     folder = write_cell(tmp_path / "cut", data, steps=400, checkpoint_seconds=0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import sys
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -129,11 +130,8 @@ def _train(folder: Path, config: RunConfig, data: TokenFolder, report: Report) -
     checkpoints = Checkpoints(folder / "checkpoint")
     state = fresh_state(static, config.seed)
     host: dict[str, Any] = {"config_sha256": config.sha256, "time_s": 0.0, "curve": [], "evaluations": []}
-    for step in reversed(checkpoints.steps()):
-        found, record = checkpoints.restore(step, state)
-        if record.get("config_sha256") == config.sha256:
-            state, host = found, record
-            break
+    if (found := _newest(checkpoints, state, config.sha256)) is not None:
+        state, host = found
     step = int(state.step)
     metrics_path = folder / "metrics.jsonl"
     _truncate_metrics(metrics_path, step)
@@ -183,6 +181,23 @@ def _train(folder: Path, config: RunConfig, data: TokenFolder, report: Report) -
             status = "diverged"
     elapsed = spent + time.perf_counter() - begin
     return _record(config, data, status, host, evaluation, step, elapsed, compile_s)
+
+
+def _newest(checkpoints: Checkpoints, state: State, config_sha256: str) -> tuple[State, dict] | None:
+    """The newest usable checkpoint of this very config; a damaged one is named and set aside.
+
+    So is one of another config: a newer step in the row would have the run's own checkpoints pruned.
+    """
+    for step in reversed(checkpoints.steps()):
+        try:
+            found, record = checkpoints.restore(step, state)
+        except ScalingError as error:
+            print(f"damaged checkpoint set aside, an earlier one is used: {error}", file=sys.stderr)
+        else:
+            if record.get("config_sha256") == config_sha256:
+                return found, record
+        checkpoints.set_aside(step)
+    return None
 
 
 def _evaluation_steps(config: RunConfig) -> tuple[int, ...]:
