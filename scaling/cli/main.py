@@ -38,6 +38,7 @@ VERBS: dict[str, Verb] = {
     "run-cell": Verb("Measure", "run_cell", "Train the one run a folder describes (engines call this)."),
     "fit": Verb("Fit", "fit", "Fit a loss law to a table of runs, with intervals."),
     "predict": Verb("Fit", "predict", "Predict the loss, or the best size, of runs from a fit."),
+    "backtest": Verb("Fit", "backtest", "Refit below each compute cut and score the dearer runs."),
     "laws": Verb("Plan", "laws", "List the published laws, with citations and conventions."),
     "accelerators": Verb("Plan", "accelerators", "List the known accelerators, each figure with its source."),
     "plan": Verb("Plan", "plan", "Size a run for a compute budget and seal its prediction."),

@@ -99,12 +99,7 @@ def isoflop(runs: Runs, count: str = "total", seed: int = 0) -> IsoFlop:
 
     Raises Refusal with fewer than two such bands.
     """
-    params, tokens, loss, budgets = runs.params(count), runs.tokens, runs.loss, budgets_of(runs)
-    bands, notes = [], []
-    for budget in np.unique(budgets):
-        members = np.flatnonzero(budgets == budget)
-        members = members[np.argsort(params[members], kind="stable")]
-        bands.append(_band(float(budget), params[members], tokens[members], loss[members]))
+    bands, notes = bands_of(runs, count), []
     for band in bands:
         if not band.interior:
             notes.append(f"budget {band.budget:.3g}: {band.note}")
@@ -130,6 +125,17 @@ def isoflop(runs: Runs, count: str = "total", seed: int = 0) -> IsoFlop:
         runs.flops_convention,
         tuple(notes),
     )
+
+
+def bands_of(runs: Runs, count: str = "total") -> list[Band]:
+    """A parabola per budget, budgets ascending."""
+    params, tokens, loss, budgets = runs.params(count), runs.tokens, runs.loss, budgets_of(runs)
+    bands = []
+    for budget in np.unique(budgets):
+        members = np.flatnonzero(budgets == budget)
+        members = members[np.argsort(params[members], kind="stable")]
+        bands.append(_band(float(budget), params[members], tokens[members], loss[members]))
+    return bands
 
 
 def _parabola(x: Floats, y: Floats) -> Floats:
