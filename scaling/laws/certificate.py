@@ -159,7 +159,7 @@ def prior_evidence(free: Estimate, shrunk: Estimate) -> dict[str, Any]:
     apart: dict[str, float | None] = {}
     notes = []
     for row, mean, sd in zip(c, m, s, strict=True):
-        name = _prior_name(row)
+        name = prior_name(row)
         if (row[free.solution.at_bound[free.best]] != 0).any():
             apart[name] = None  # the data alone do not identify it, so they cannot disagree
             continue
@@ -173,7 +173,7 @@ def prior_evidence(free: Estimate, shrunk: Estimate) -> dict[str, Any]:
     return {"share": min(max(share, 0.0), 1.0), "disagreement": apart, "notes": notes}
 
 
-def _prior_name(row: np.ndarray) -> str:
+def prior_name(row: np.ndarray) -> str:
     if row[0]:
         return "E"
     if row[5]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from scaling.runs import Runs
 
 FORMAT, VERSION = "scaling/fit", 1
+OTHER = ("data-constrained", "user")  # laws of surface_fit.py, which share the file's format
 DRAWS = 200
 FEW_STEPS = 1000  # shorter runs have not left the warm-up regime: flagged and down-weighted
 WIDEST = 50.0  # log loss: beyond it an interval says nothing, and its ends would overflow
@@ -161,8 +162,15 @@ class Fit:
 
 
 def load_fit(path: str | Path) -> Fit:
-    """Read fit.json."""
-    return Fit.from_dict(read_json(path, expect=FORMAT), str(path))
+    """Read fit.json, as planning and reports do: a law of the p-norm family."""
+    value = read_json(path, expect=FORMAT)
+    family = value["law"].get("family") if isinstance(value.get("law"), Mapping) else None
+    if family in OTHER:
+        raise ScalingError(
+            f"{path}: a fit of a {family} law serves `scaling predict`; needed here is one of"
+            f" {', '.join(FREE)}."
+        )
+    return Fit.from_dict(value, str(path))
 
 
 def load_prior(path: str | Path) -> Prior:
