@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 def command(
     runs: Annotated[Path, typer.Argument(help="Run table: CSV, JSONL or Parquet with params, tokens, loss.")],
     out: Annotated[Path | None, typer.Option("--out", help="Write the fit here (fit.json).")] = None,
-    family: Annotated[str, typer.Option("--family", help="pnorm, chinchilla or kaplan.")] = "pnorm",
+    family: Annotated[
+        str,
+        typer.Option(
+            "--family",
+            help="pnorm, chinchilla, kaplan, data-constrained, data-constrained-chinchilla, or a Python file"
+            " with a law of your own (docs/laws.md), which is executed.",
+        ),
+    ] = "pnorm",
     count: Annotated[
         str, typer.Option("--count", help="total, total-less-input-embedding or non-embedding.")
     ] = "total",
@@ -26,6 +33,13 @@ def command(
         float | None,
         typer.Option("--delta", help="Huber threshold of log loss; default 1.345 robust residual scales."),
     ] = None,
+    repetition: Annotated[
+        str,
+        typer.Option(
+            "--repetition",
+            help="Of a data-constrained law: take R_D*, R_N* as published, fit R_D* (tokens), or both.",
+        ),
+    ] = "published",
     bootstrap: Annotated[int, typer.Option("--bootstrap", help="Bootstrap draws kept in the fit.")] = 200,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.")] = 0,
     skip_bad: Annotated[
@@ -40,13 +54,22 @@ def command(
     """
     from scaling.errors import UsageError
     from scaling.files import write_json
+    from scaling.laws.constrained_fit import BASES, REPETITION
     from scaling.laws.estimate import FREE
     from scaling.laws.fit import fit
     from scaling.runs import read_runs
     from scaling.shape import COUNTS
 
-    if family not in FREE:
-        raise UsageError(f"--family {family!r} is not known; choose from {', '.join(FREE)}.")
+    constrained, own = family in BASES, family.endswith(".py")
+    if not (family in FREE or constrained or own):
+        known = ", ".join((*FREE, *BASES))
+        raise UsageError(f"--family {family!r} is not known; choose from {known}, or name a Python file.")
+    if repetition not in REPETITION:
+        raise UsageError(f"--repetition {repetition!r} is not known; choose from {', '.join(REPETITION)}.")
+    if repetition != "published" and not constrained:
+        raise UsageError(f"--repetition serves a data-constrained law; --family {family} has no such part.")
+    if own and prior is not None:
+        raise UsageError(f"--prior serves the laws that come with the program; the law in {family} has none.")
     if count not in COUNTS:
         raise UsageError(f"--count {count!r} is not known; choose from {', '.join(COUNTS)}.")
     if no_prior and prior is not None:
@@ -61,6 +84,15 @@ def command(
     for line, reason in table.bad:
         output.say(f"left out: {runs}, line {line}: {reason}")
     chosen = None if no_prior else prior or "default"
+    if constrained or own:
+        from scaling.cli.surface_page import show_fit
+        from scaling.laws.surface_fit import fit_other
+
+        other = fit_other(table, family, count, chosen, delta, bootstrap, seed, repetition)
+        if out is not None:
+            write_json(out, other.to_dict())
+        output.emit(other.to_dict(), as_json, lambda: show_fit(other, out))
+        return
     result = fit(table, family, count, chosen, delta, bootstrap, seed)
     if out is not None:
         write_json(out, result.to_dict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,22 +25,38 @@ def command(
         Path | None, typer.Option("--out", help="Write the table with the predictions (CSV).")
     ] = None,
     level: Annotated[float, typer.Option("--level", help="Level of the intervals.")] = 0.9,
+    law: Annotated[
+        Path | None, typer.Option("--law", help="The Python file of a law of your own; it is executed.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as one JSON object.")] = False,
 ) -> None:
     """Predict the loss, or the best size, of runs from a fit.
 
     Rows with params and tokens get loss, loss_lo, loss_hi: the interval is that of one new run. Rows
-    with flops alone get n_opt, n_opt_lo, n_opt_hi, d_opt and the loss there, under flops = 6 N D.
+    with flops alone get n_opt, n_opt_lo, n_opt_hi, d_opt and the loss there, under flops = 6 N D. A
+    data-constrained law also reads unique_tokens (absent: no token is repeated), and a law of your
+    own the columns it was fitted with.
     """
     from scaling.errors import UsageError
-    from scaling.files import write_atomic
-    from scaling.laws.fit import load_fit
+    from scaling.files import read_json, write_atomic
+    from scaling.laws.fit import FORMAT, OTHER, load_fit
 
     if not 0 < level < 1:
         raise UsageError(f"--level must lie between 0 and 1, not {level!r}.")
-    law = load_fit(fit)
-    names, rows = _read_points(points)
-    added = _predict(law, rows, level, str(points))
+    about = read_json(fit, expect=FORMAT).get("law")
+    family = about.get("family") if isinstance(about, dict) else None
+    if law is not None and family != "user":
+        raise UsageError(f"--law serves the fit of a law of your own; {fit} is of the {family} family.")
+    if family in OTHER:
+        from scaling.cli.surface_page import predict_rows
+        from scaling.laws.surface_fit import load_other
+
+        surface = load_other(read_json(fit), str(fit), law)
+        names, rows = _read_points(points, surface.needs)
+        added = predict_rows(surface, rows, level, str(points))
+    else:
+        names, rows = _read_points(points)
+        added = _predict(load_fit(fit), rows, level)
     if out is not None:
         write_atomic(out, _csv(names, rows, added))
     far = max((a.get("extrapolation", 0.0) for a in added), default=0.0)
@@ -52,12 +69,12 @@ def command(
     )
 
 
-def _read_points(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    """The table's column names, and per row its cells and the numbers among params, tokens, flops."""
+def _read_points(path: Path, needs: Sequence[str] = ()) -> tuple[list[str], list[dict[str, Any]]]:
+    """The table's column names; per row its cells and its numbers among params, tokens, flops, `needs`."""
     import math
 
     from scaling.errors import ScalingError
-    from scaling.runs import canonical
+    from scaling.runs import NUMERIC, canonical
     from scaling.tables import missing, number, read_table
 
     raw = read_table(path)
@@ -65,20 +82,23 @@ def _read_points(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
         line, why = raw.bad[0]
         raise ScalingError(f"{path}, {raw.unit} {line}: {why}.")
     place = {name: i for i, name in canonical(raw.names, str(path), required=())[0].items()}
+    place = {name: i for i, name in enumerate(raw.names) if name in needs} | place
     rows: list[dict[str, Any]] = []
     for k, line in enumerate(raw.lines):
         row: dict[str, Any] = {
             "line": line,
             "cells": {n: c[k] for n, c in zip(raw.names, raw.columns, strict=True)},
         }
-        for name in ("params", "tokens", "flops"):
+        for name in dict.fromkeys(("params", "tokens", "flops", *needs)):
             cell = raw.columns[place[name]][k] if name in place else None
             if missing(cell):
                 continue
             value = number(cell)
-            if not (math.isfinite(value) and value > 0):
+            signed = name not in NUMERIC  # a column of the user's own law
+            if not (math.isfinite(value) and (value > 0 or signed)):
+                what = "finite" if signed else "positive"
                 raise ScalingError(
-                    f"{path}, {raw.unit} {line}: {name} must be a positive number, not {cell!r}."
+                    f"{path}, {raw.unit} {line}: {name} must be a {what} number, not {cell!r}."
                 )
             row[name] = value
         if not ({"params", "tokens"} <= set(row) or "flops" in row):
@@ -89,7 +109,7 @@ def _read_points(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     return raw.names, rows
 
 
-def _predict(fit: Fit, rows: list[dict[str, Any]], level: float, source: str) -> list[dict[str, float]]:
+def _predict(fit: Fit, rows: list[dict[str, Any]], level: float) -> list[dict[str, float]]:
     import numpy as np
 
     out: list[dict[str, float]] = [{} for _ in rows]
