@@ -21,11 +21,19 @@ def write_atomic(path: str | Path, content: str | bytes) -> Path:
     """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
 
     The bytes go to a temporary file in the same folder, are flushed to disk, and replace
-    `path` in one rename.
+    `path` in one rename. Raises ScalingError when the file system refuses.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
+    try:
+        _replace(path, data)
+    except OSError as error:
+        raise ScalingError(f"{path}: cannot be written ({error.strerror or error}).") from error
+    return path
+
+
+def _replace(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -37,7 +45,6 @@ def write_atomic(path: str | Path, content: str | bytes) -> Path:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    return path
 
 
 def to_jsonable(value: Any) -> Any:
@@ -65,6 +72,10 @@ def write_json(path: str | Path, value: Any) -> Path:
     return write_atomic(path, dumps(value) + "\n")
 
 
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON number")
+
+
 def read_json(path: str | Path, expect: str | None = None) -> dict[str, Any]:
     """Read a JSON object; `expect` names the `format` it must carry (`scaling/plan`, ...).
 
@@ -78,9 +89,11 @@ def read_json(path: str | Path, expect: str | None = None) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ScalingError(f"{path}: cannot be read ({error}).") from None
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_no_number)
     except json.JSONDecodeError as error:
         raise ScalingError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}).") from None
+    except (ValueError, RecursionError) as error:  # NaN, a number of thousands of digits, endless nesting
+        raise ScalingError(f"{path}: not valid JSON ({str(error).partition(';')[0]}).") from None
     if not isinstance(value, dict):
         raise ScalingError(f"{path}: a JSON object is expected, found a {type(value).__name__}.")
     if expect is not None and value.get("format") != expect:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from scaling.files import from_mapping, sha256_json
 from scaling.shape import Shape
+
+# Whole numbers and the least each may be; then the fields that are any finite number.
+WHOLE = {"seq": 1, "batch": 1, "base_width": 1, "eval_tokens": 1, "eval_smoothing": 1, "warmup_max_steps": 0}
+NUMBERS = (
+    *("lr", "lr_horizon_exponent", "reference_tokens", "warmup_share", "decay_share", "final_lr_share"),
+    *("weight_decay", "b1", "b2", "eps", "clip_norm", "z_loss"),
+)
 
 
 @dataclass(frozen=True)
@@ -52,9 +60,22 @@ class Recipe:
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("seq", "batch", "base_width", "eval_tokens", "eval_smoothing"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"recipe field {name!r} must be at least 1, not {getattr(self, name)!r}.")
+        for name, least in WHOLE.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(
+                    f"recipe field {name!r} must be a whole number of at least {least}, not {value!r}."
+                )
+        for name in NUMBERS:
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+                raise ValueError(f"recipe field {name!r} must be a finite number, not {value!r}.")
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"recipe field {name!r} must lie in [0, 1), not {getattr(self, name)!r}.")
+        for name in ("weight_decay", "z_loss"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"recipe field {name!r} must not be negative, not {getattr(self, name)!r}.")
         for name in ("lr", "reference_tokens", "eps", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"recipe field {name!r} must be positive, not {getattr(self, name)!r}.")
@@ -65,6 +86,8 @@ class Recipe:
                 )
         if self.schedule not in ("cosine", "wsd"):
             raise ValueError(f"recipe field 'schedule' must be 'cosine' or 'wsd', not {self.schedule!r}.")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"recipe field 'dtype' must be 'float32' or 'bfloat16', not {self.dtype!r}.")
 
     @property
     def step_tokens(self) -> int:

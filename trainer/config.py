@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +67,13 @@ class RunConfig:
                 raise ValueError(f"field {name!r} must be a whole number of at least 0, not {value!r}.")
         if self.warmup_steps > self.steps:
             raise ValueError(f"field 'warmup_steps' ({self.warmup_steps}) exceeds 'steps' ({self.steps}).")
+        for name in ("lr", "eps", "clip_norm", "final_lr_share", "weight_decay", "z_loss", "b1", "b2"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+                raise ValueError(f"field {name!r} must be a finite number, not {value!r}.")
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"field {name!r} must lie in [0, 1), not {getattr(self, name)!r}.")
         for name in ("lr", "eps", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"field {name!r} must be positive, not {getattr(self, name)!r}.")

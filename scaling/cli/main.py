@@ -166,6 +166,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except OSError as error:  # a read-only folder, a full disk, a file where a folder should be
+        where = f"{error.filename}: " if error.filename else ""
+        return fail(1, f"{where}{error.strerror or error}.")
     except Exception as error:  # the last line of defence: nobody should meet a traceback unasked
         if hasattr(error, "format_message"):  # typer's own complaints about the command line
             where = getattr(getattr(error, "ctx", None), "command_path", "scaling")
