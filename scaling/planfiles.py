@@ -10,6 +10,7 @@ from scaling.errors import ScalingError
 from scaling.files import from_mapping, read_json, write_json
 from scaling.planner import DEFAULT_WASTE, FORMAT, VERSION, plan_fit
 from scaling.recipe import Recipe
+from scaling.results import read_result
 from scaling.seal import check_seal
 from scaling.shape import ShapeFamily
 
@@ -122,5 +123,4 @@ def read_results(folder: str | Path, plan: Mapping[str, Any]) -> dict[str, dict[
                 f"{place}: its runs were launched from another plan (seal {str(launched)[:12]}, not "
                 f"{plan['seal'][:12]}); they say nothing about this one."
             )
-    paths = sorted(place.glob("*/result.json"))
-    return {path.parent.name: read_json(path, expect="scaling/result") for path in paths}
+    return {path.parent.name: read_result(path) for path in sorted(place.glob("*/result.json"))}

@@ -135,7 +135,9 @@ def _collect(
                 "nothing can be concluded from it."
             )
         row = next((row for row in rows if _belongs(result, row)), None)
-        if row is None:
+        if (why := _trained_otherwise(plan, result)) is not None:
+            failures.append({"run": name, "why": why})
+        elif row is None:
             failures.append({"run": name, "why": "its shape or tokens are those of no run of the plan"})
         elif result.get("status") != "done" or result.get("loss") is None:
             failures.append({"run": name, "why": f"it ended as {result.get('status')!r}"})
@@ -156,6 +158,14 @@ def _collect(
         if row["factor"] in found
     ]
     return sorted(outcomes, key=lambda o: o.params), failures
+
+
+def _trained_otherwise(plan: Mapping[str, Any], result: Mapping[str, Any]) -> str | None:
+    """Why this run is not the plan's even where shape and tokens agree; None when nothing says so."""
+    for name, of_plan in (("recipe_sha256", plan.get("recipe_sha256")), ("plan_seal", plan["seal"])):
+        if of_plan is not None and result.get(name) not in (None, of_plan):
+            return f"it was trained under another {name.partition('_')[0]}"
+    return None
 
 
 def _belongs(result: Mapping[str, Any], row: Mapping[str, Any]) -> bool:

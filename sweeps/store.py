@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from scaling.errors import ScalingError
 from scaling.files import from_mapping, read_json, sha256_json, write_atomic, write_json
 from scaling.recipe import Recipe
+from scaling.results import read_result
 from sweeps.design import Cell, Design
 from sweeps.guards import flags
 from sweeps.locks import is_held
@@ -161,7 +162,7 @@ def merge(old: Design, new: Design) -> Design:
 def result_of(folder: str | Path) -> dict[str, Any] | None:
     """The finished run's record in a run folder, None while there is none."""
     path = Path(folder) / "result.json"
-    return read_json(path, expect="scaling/result") if path.exists() else None
+    return read_result(path) if path.exists() else None
 
 
 def cell_state(folder: str | Path, name: str) -> CellState:

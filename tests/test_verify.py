@@ -35,6 +35,8 @@ def result(row: dict, loss: float, **changes) -> dict:
         "status": "done",
         "loss": loss,
         "shape": row["shape"],
+        "params": row["params"],
+        "flops": {},
         "tokens": row["tokens"],
         "steps": row["steps"],
         "seed": 0,
@@ -49,6 +51,21 @@ def outcomes(plan: dict, law=TRUTH, shift: float = 0.0) -> dict[str, dict]:
         row["name"]: result(row, float(law.loss(row["params"], row["tokens"])) + shift)
         for row in plan["confirmations"]
     }
+
+
+@pytest.mark.parametrize("changed", [{"recipe_sha256": "0" * 64}, {"plan_seal": "0" * 64}])
+def test_a_run_of_the_same_size_under_other_rules_is_not_the_planned_run(plan, changed):
+    """Shape, tokens and data agree; the recipe or the plan does not: such a run proves nothing."""
+    results = outcomes(plan)
+    own = {"recipe_sha256": plan["recipe_sha256"], "plan_seal": plan["seal"]}
+    for factor, row in results.items():
+        results[factor] = row | own
+    assert score(plan, results)["failed"] == []
+    planned = next(row["name"] for row in plan["confirmations"] if row["planned"])
+    foreign = results[planned] | changed | {"loss": 0.1, "seed": -1}
+    assert score(plan, results | {"foreign": foreign})["prediction"] == score(plan, results)["prediction"]
+    with pytest.raises(Refusal, match="trained under another"):
+        score(plan, results | {planned: foreign})
 
 
 def test_a_good_plan_is_a_hit_in_loss_and_in_size(plan):
