@@ -292,6 +292,13 @@ def test_divergence_is_recorded(data, tmp_path):
     read_json(folder / "result.json", expect="scaling/result")
 
 
+def test_an_explosion_that_stays_finite_is_divergence(data, tmp_path):
+    result = run_cell(write_cell(tmp_path / "a", data, steps=200, lr=30.0, warmup_steps=0))
+    assert result["status"] == "diverged" and result["loss"] is None and result["steps"] < 200
+    assert all(np.isfinite(result["curve"]["loss"]))  # it was finite to the end
+    assert 0 <= result["diverged_at_step"] < result["steps"]
+
+
 def test_smoothing_averages_the_last_evaluations(data, tmp_path):
     """PaLM 2's smoothing looks back at higher rates, and so reads higher on a short decayed run."""
     once = run_cell(write_cell(tmp_path / "a", data, steps=200))
@@ -304,11 +311,31 @@ def test_other_data_and_bad_fields_are_refused(data, tmp_path):
     folder = write_cell(tmp_path / "a", data, data_sha256="0" * 64)
     with pytest.raises(ScalingError, match="planned on data 000000000000"):
         run_cell(folder)
-    for change, word in (({"batch": 0}, "batch"), ({"lr": -1.0}, "lr"), ({"schedule": "step"}, "schedule")):
+    for change, word in (
+        ({"batch": 0}, "batch"),
+        ({"lr": -1.0}, "lr"),
+        ({"schedule": "step"}, "schedule"),
+        ({"b1": 5.0}, "b1"),
+        ({"weight_decay": "much"}, "weight_decay"),
+    ):
         with pytest.raises(ScalingError, match=word):
             read_config(write_cell(tmp_path / word, data, **change) / "config.json")
     with pytest.raises(ScalingError, match="unknown field 'lrr'"):
         read_config(write_cell(tmp_path / "b", data, lrr=1.0) / "config.json")
+
+
+def test_a_sequence_longer_than_the_text_is_refused(data, tmp_path):
+    folder = write_cell(tmp_path / "a", data, seq=10**7)
+    with pytest.raises(ScalingError, match="field 'seq' is 10000000, but the train text"):
+        run_cell(folder)
+
+
+def test_a_result_of_another_version_is_refused_and_kept(data, tmp_path):
+    folder = write_cell(tmp_path / "a", data)
+    write_json(folder / "result.json", {"format": "scaling/result", "version": 2})
+    with pytest.raises(ScalingError, match="version 2 is not known"):
+        run_cell(folder)
+    assert read_json(folder / "result.json")["version"] == 2
 
 
 def test_a_result_of_another_config_is_not_taken(data, tmp_path):

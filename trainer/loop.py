@@ -27,11 +27,14 @@ from trainer.evaluate import BLOCKS_PER_CALL, WINDOWS_PER_BLOCK, Evaluation, eva
 from trainer.model import abstract_params, init_params, tree_of
 from trainer.schedule import Schedule, schedule_of
 from trainer.step import Rates, State, Static, eval_chunk, init_state, train_chunk
-from trainer.tokens import TokenFolder
+from trainer.tokens import SPLITS, TokenFolder
 
 FORMAT = "scaling/result"
 VERSION = 1
 CURVE_POINTS = 200
+# Times ln(vocab), the loss of a model that knows nothing (and of the first step): a mean training loss
+# beyond it is divergence, though every number may still be finite.
+EXPLODED = 2.0
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -86,13 +89,15 @@ def run_cell(folder: str | Path, on_report: Report | None = None) -> dict[str, A
     """Train the run described by `folder`/config.json to its end and return its result record.
 
     A finished run returns its record at once; an interrupted one goes on from its last checkpoint
-    and ends with the same numbers, bit for bit on one machine. A loss that is no longer finite ends
-    the run with status `diverged`. Raises ScalingError when the data is not the data of the config.
+    and ends with the same numbers, bit for bit on one machine. A loss that is no longer finite, or
+    far above that of knowing nothing, ends the run with status `diverged`. Raises ScalingError when
+    the data is not the data of the config.
     """
     folder = Path(folder)
     config = read_config(folder / "config.json")
     done = finished(folder, config)
     if done is not None:
+        Checkpoints(folder / "checkpoint").clear()  # a kill may have come between the result and this
         return done
     data = TokenFolder.open(config.data)
     if data.sha256 != config.data_sha256:
@@ -105,6 +110,12 @@ def run_cell(folder: str | Path, on_report: Report | None = None) -> dict[str, A
             f"{folder / 'config.json'}: field 'shape.vocab' is {config.shape.vocab}, but the tokenizer of "
             f"{config.data} has {data.vocab_size} symbols."
         )
+    for split in SPLITS:
+        if len(data.tokens(split)) < config.seq + 1:
+            raise ScalingError(
+                f"{folder / 'config.json'}: field 'seq' is {config.seq}, but the {split} text of "
+                f"{config.data} has {len(data.tokens(split))} tokens, less than one sequence and its target."
+            )
     result = _train(folder, config, data, on_report or (lambda _: None))
     write_json(folder / "result.json", result)
     Checkpoints(folder / "checkpoint").clear()
@@ -117,6 +128,11 @@ def finished(folder: Path, config: RunConfig) -> dict[str, Any] | None:
     if not path.exists():
         return None
     result = read_json(path, expect=FORMAT)
+    if result.get("version") != VERSION:
+        raise ScalingError(
+            f"{path}: version {result.get('version')!r} is not known here, only {VERSION}; remove the "
+            "file to train the run again."
+        )
     return result if result.get("config_sha256") == config.sha256 else None
 
 
@@ -162,6 +178,9 @@ def _train(folder: Path, config: RunConfig, data: TokenFolder, report: Report) -
             status = "diverged"
             line["loss"] = line["grad_norm"] = None
             host["diverged_at_step"] = first
+        elif line["loss"] > EXPLODED * math.log(config.shape.vocab):
+            status = "diverged"
+            host["diverged_at_step"] = step - count + int(np.argmax(rows[:, 0]))
         _append(metrics_path, line)
         host["curve"].append([line["tokens"], line["loss"], count])
         report({**line, "total_steps": config.steps, "total_tokens": config.tokens})
@@ -311,7 +330,7 @@ def _truncate_metrics(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             if json.loads(text)["step"] <= step:
                 kept.append(text)
