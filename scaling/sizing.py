@@ -28,6 +28,7 @@ GENERIC_HEAD_DIM = 128
 ASPECT_RANGE = (32, 256)
 WIDTH_UNITS = (128, 64, 32, 16)
 SIZE_TOLERANCE = 0.01
+LARGEST = 1e17  # parameters; beyond it a shape would be sought among millions of widths
 MANY_HEADS, ODD_HEADS = 16, 0.15
 LADDER_SPAN = 12.0  # a ladder reaches from the expected optimum / 12 to the optimum x 12
 LADDER_MEMBERS = 400
@@ -52,6 +53,10 @@ def generic_shape(target: float, size_of: Callable[[Shape], float], vocab: int =
     Widths are multiples of 128 (of 64, 32 or 16 for small models, which coarser steps would miss),
     heads are 128 wide (or as wide as a narrower model permits).
     """
+    if target > LARGEST:
+        raise Refusal(
+            f"no sensible transformer has {target:.3g} parameters; plan for a budget somebody could have."
+        )
     best: tuple[float, float, Shape] | None = None
     for unit in WIDTH_UNITS:
         found = [c for w in _widths(unit, target) if (c := _shape_of_width(w, unit, target, size_of, vocab))]

@@ -150,6 +150,8 @@ def isoflop_design(
     if sizes < 3:
         raise UsageError(f"--sizes {sizes}: at least 3 sizes per budget are needed to bracket a minimum.")
     counts = _seed_counts(seeds, budgets)
+    if first_seed < 0:
+        raise UsageError(f"--seed {first_seed}: a whole number of at least 0 is needed.")
     chosen = _ladder(family, budgets, rule, sizes, ratio) if widths is None else _checked_widths(widths)
     try:
         ladder = sorted((family.shape(width) for width in chosen), key=lambda shape: shape.params())

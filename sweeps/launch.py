@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scaling.errors import Refusal, ScalingError
+from scaling.errors import Refusal, ScalingError, UsageError
 from scaling.files import from_mapping, read_json, write_json
 from scaling.planfiles import read_plan
 from scaling.recipe import Recipe
@@ -98,6 +98,8 @@ def launch(
     data set, and a launch folder that belongs to another plan.
     """
     began = time.monotonic()
+    if seed < 0:
+        raise UsageError(f"--seed {seed}: a whole number of at least 0 is needed.")
     plan_path = Path(plan_path)
     plan = read_launchable(plan_path)
     folder = plan_path.parent if folder is None else Path(folder)

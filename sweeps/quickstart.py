@@ -17,6 +17,7 @@ from scaling.errors import ScalingError, UsageError
 from scaling.files import read_json, sha256_file, sha256_json, to_jsonable, write_json
 from scaling.quantities import format_count, format_duration, format_flops, format_percent
 from scaling.recipe import Recipe
+from scaling.refusals import FARTHEST
 from sweeps import sweep
 from sweeps.design import OptimumRule
 from sweeps.engines.progress import Quiet
@@ -103,7 +104,14 @@ def quickstart(
     if seed < 0:
         raise UsageError(f"--seed {seed}: a whole number of at least 0 is needed.")
     began = time.monotonic()
-    loop = Loop(Path(folder), defaults or Defaults(), seed, scale, workers, say, progress, report, runner)
+    defaults = defaults or Defaults()
+    if defaults.target > FARTHEST * max(defaults.budgets):  # said now, not after minutes of training
+        raise UsageError(
+            f"--target {defaults.target * scale:.3g}: over {FARTHEST:g}x the sweep's largest budget "
+            f"({max(defaults.budgets) * scale:.3g} FLOPs), farther than a plan reaches; lower it, or train "
+            "a dearer sweep with `scaling sweep`."
+        )
+    loop = Loop(Path(folder), defaults, seed, scale, workers, say, progress, report, runner)
     if loop.folder.exists() and not loop.folder.is_dir():
         raise ScalingError(f"{folder}: is a file; a quickstart needs a folder.")
     record = read_record(loop)

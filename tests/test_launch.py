@@ -7,7 +7,7 @@ import pytest
 from sweep_helpers import LAW, SMALL, settings, tokens, workers_import_fakes  # noqa: F401 (fixtures)
 
 from scaling.cli.main import main
-from scaling.errors import Refusal, ScalingError
+from scaling.errors import Refusal, ScalingError, UsageError
 from scaling.files import read_json, write_json
 from scaling.laws.fit import fit
 from scaling.planfiles import plan_sweep, read_plan, read_results
@@ -86,6 +86,12 @@ def test_a_plan_of_another_data_set_is_refused(folder, tokens):  # noqa: F811
         launch(folder / "plan.json", runner=LAW)
     with pytest.raises(ScalingError, match="point --data to the token folder"):
         launch(folder / "plan.json", data=tokens, runner=LAW)
+    assert not (folder / "launch").exists()
+
+
+def test_a_seed_below_zero_is_refused_before_anything_is_written(folder):
+    with pytest.raises(UsageError, match="--seed -1"):
+        launch(folder / "plan.json", seed=-1, runner=LAW)
     assert not (folder / "launch").exists()
 
 

@@ -114,6 +114,11 @@ def test_malformed_requests_are_usage_errors(flops, waste):
         plan_published(flops, waste=waste)
 
 
+def test_a_budget_beyond_any_model_says_so_at_once():
+    with pytest.raises(Refusal, match="no sensible transformer has 3"):
+        plan_published(1e308, force=True)
+
+
 def test_a_budget_too_small_for_the_vocabulary_says_so():
     with pytest.raises(Refusal, match="smaller --vocab"):
         plan_published(1e16)

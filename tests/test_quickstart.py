@@ -93,6 +93,9 @@ def test_bad_requests(tmp_path, tokens):  # noqa: F811
         loop(tmp_path / "q", tokens, scale=0)
     with pytest.raises(UsageError, match="--seed -1"):
         loop(tmp_path / "q", tokens, seed=-1)
+    with pytest.raises(UsageError, match=r"--target 1e\+15: over 1000x the sweep's largest budget"):
+        loop(tmp_path / "q", tokens, defaults=replace(SMALL, data=str(tokens), target=1e15))
+    assert not (tmp_path / "q").exists()  # said before anything is trained
     (tmp_path / "file").write_text("")
     with pytest.raises(ScalingError, match="is a file"):
         loop(tmp_path / "file", tokens)

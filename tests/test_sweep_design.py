@@ -88,6 +88,7 @@ def test_names_are_readable_and_the_round_trip_exact():
         ({"sizes": 2}, "at least 3 sizes"),
         ({"seeds": (1, 2)}, "one per budget"),
         ({"seeds": 0}, "positive number of seeds"),
+        ({"first_seed": -1}, "--seed -1"),
         ({"widths": []}, "--widths is empty"),
         ({"widths": [15, 24, 32]}, "multiple of 8"),
         ({"ratio": 1.0}, "ratio above 1"),
