@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from scaling.cli import output
 
+if TYPE_CHECKING:
+    from scaling.laws.trust import Trust
+
 
 def command(
     name: Annotated[str | None, typer.Argument(help="One law, shown in full.")] = None,
     flops: Annotated[str, typer.Option("--flops", help="Budget at which the optima are listed.")] = "1e22",
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            "--compare", help="Laws and fit.json files, comma-separated: the cost of trusting each."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List the published laws, with citations and conventions.
@@ -24,6 +33,16 @@ def command(
     from scaling.rivals import panel_row
 
     budget = parse_flops(flops, "--flops")
+    if compare is not None:
+        from scaling.errors import UsageError
+        from scaling.laws.trust import load_law, trust
+
+        if name is not None:
+            raise UsageError("--compare names its laws itself; leave the argument out.")
+        wanted = [part.strip() for part in compare.split(",") if part.strip()]
+        result = trust({part: load_law(part) for part in wanted}, budget)
+        output.emit(result.to_dict(), as_json, lambda: _show_trust(result))
+        return
     if name is not None:
         law = find_law(name)
         content = law.to_dict() | {"at": {"flops": budget} | panel_row(law, budget)}
@@ -79,3 +98,20 @@ def command(
         output.console.print("`scaling laws NAME` shows the citation, the coefficients and the caveats.")
 
     output.emit({"flops": budget, "laws": rows}, as_json, render)
+
+
+def _show_trust(result: Trust) -> None:
+    from scaling.quantities import format_count, format_flops, format_percent
+
+    names = list(result.plans)
+    rows = []
+    for a, plan in result.plans.items():
+        cells = ["-" if (w := result.waste[a][b]) is None else format_percent(w) for b in names]
+        rows.append((a, format_count(plan["params"]), f"{plan['tokens_per_param']:.3g}", *cells))
+    output.table(
+        ("plan by", "params", "per param", *(f"if {b} is true" for b in names)),
+        rows,
+        title=f"Compute wasted at {format_flops(result.flops)} FLOPs (6 N D); N counts {result.count}",
+    )
+    if result.safest is not None:
+        print(f"least regret: the plan by {result.safest} wastes the least in its worst case")
