@@ -41,6 +41,7 @@ VERBS: dict[str, Verb] = {
     "backtest": Verb("Fit", "backtest", "Refit below each compute cut and score the dearer runs."),
     "approaches": Verb("Fit", "approaches", "Compare Approaches 1, 2 and 3 and their biases."),
     "choices": Verb("Fit", "choices", "Show how the plan depends on the analyst's choices."),
+    "gain": Verb("Fit", "gain", "Say how much compute recipe B saves over A."),
     "laws": Verb("Plan", "laws", "List the published laws, with citations and conventions."),
     "accelerators": Verb("Plan", "accelerators", "List the known accelerators, each figure with its source."),
     "plan": Verb("Plan", "plan", "Size a run for a compute budget and seal its prediction."),

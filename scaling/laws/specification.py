@@ -4,7 +4,7 @@ Choices (a choice with a single possible value on this table is left out):
 
     estimator  p-norm law with the default prior; p-norm and Chinchilla laws of the data alone; a parabola or
                a cubic per budget (those have no loss function and no E)
-    loss       of the log residual: Huber at 1.345 robust scales; Huber at 1e-3 (Hoffmann et al. 2022); squares
+    loss       of log residuals: Huber at 1.345 robust scales; Huber at 1e-3 (Hoffmann et al. 2022); squares
     count      which parameters N counts, as far as the table's columns allow
     flops      6 N D in that count, and each count of FLOPs that the table brings
     E          free, or pinned to the value of the reference fit
