@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,9 @@ from scaling.laws.fit import fit, load_fit
 from scaling.laws.surface import chinchilla_law
 from scaling.laws.surface_fit import fit_other, load_other
 from scaling.laws.userlaw import load_law
-from scaling.runs import Runs
+from scaling.runs import Runs, read_runs
+
+ROOT = Path(__file__).resolve().parent.parent
 
 LAW = chinchilla_law(1.8172, 482.01, 2085.43, 0.3478, 0.3658)
 CHINCHILLA = """
@@ -102,6 +106,16 @@ def test_a_noiseless_law_comes_back_exactly(write):
     assert 6 * n * d == pytest.approx(1e24)
 
 
+def test_equal_bounds_hold_a_parameter_still(write):
+    held = '"alpha": {"start": 0.3478, "low": 0.3478, "high": 0.3478}'
+    text = CHINCHILLA.replace(
+        '"alpha": {"start": [0.2, 0.5], "low": 0.01, "high": 2.0, "scale": "linear"}', held
+    )
+    ours = fit_other(Runs.from_frame(grid()), write(text), bootstrap=20)
+    assert ours.vector == pytest.approx(LAW.vector[:5], rel=1e-6)
+    assert "alpha" not in ours.record["certificate"]["standard_errors"]
+
+
 def test_a_law_of_an_extra_column_beats_one_that_does_not_see_it(write):
     train, new = shaped(0.004), shaped(0.004, seed=9)
     ours = fit_other(Runs.from_frame(train), write(SHAPED), bootstrap=40)
@@ -124,6 +138,25 @@ def test_scalar_arithmetic_serves_too(write):
     slow, fast = (fit_other(runs, write(text), bootstrap=20) for text in (scalar, CHINCHILLA))
     assert fast.surface.at_once and not slow.surface.at_once
     assert slow.vector == pytest.approx(fast.vector, rel=1e-6)
+
+
+def test_the_worked_example_of_the_documents(write):
+    page = (ROOT / "docs" / "laws.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert example
+    path = write(example[1], "tied.py")
+    runs = read_runs(ROOT / "tests" / "data" / "own_cpu_sweep.csv")
+    part = np.array(list(runs.table["part"]))
+    ours, held = fit_other(runs.select(part == "B"), path), runs.select(part == "H")
+    assert ours.law["parameters"]["alpha"] == pytest.approx(0.454, abs=0.001)  # as the page says
+    assert ours.record["certificate"]["agree"] >= 6
+    loss, low, high = ours.predict({"params": held.params(), "tokens": held.tokens})
+    assert ((low < held.loss) & (held.loss < high)).all()
+    assert np.abs(loss / held.loss - 1).mean() == pytest.approx(0.018, abs=0.001)
+    # Its own optimum is what the search finds without it.
+    blind = fit_other(runs.select(part == "B"), write(example[1].split("def optimum")[0]))
+    for own, solved in zip(ours.optimum([1e13, 1e15]), blind.optimum([1e13, 1e15]), strict=True):
+        assert own == pytest.approx(solved, rel=1e-3)
 
 
 def test_an_optimum_of_its_own_is_used(write):

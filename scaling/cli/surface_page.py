@@ -63,7 +63,8 @@ def _show_optima(fit: SurfaceFit) -> None:
         size = f"{format_count(n[i])} ({format_count(low[i])} to {format_count(high[i])})"
         spread = f"{loss[i]:.4f} ({lo[i]:.4f} to {hi[i]:.4f})"
         rows.append((f"{format_flops(c)} ({factor}x the largest run)", size, format_count(d[i]), spread))
-    output.table(("6 N D, fresh data", "best params, 90%", "tokens", "loss of one new run, 90%"), rows)
+    what = "6 N D" + ", no token repeated" * (fit.law["family"] == "data-constrained")
+    output.table((what, "best params, 90%", "tokens", "loss of one new run, 90%"), rows)
 
 
 def predict_rows(

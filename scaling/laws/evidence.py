@@ -79,14 +79,18 @@ def unexplained(fit: Fitted) -> float:
     return 1.4826 * float(np.median(np.abs(fit.residuals))) / max(spread, 1e-12)
 
 
+def refuse_nowhere(fit: Fitted, source: str) -> None:
+    """Raise Refusal where the surface has no value on some row whatever its parameters."""
+    if not (np.isfinite(fit.solution.value[fit.best]) and np.isfinite(fit.residuals).all()):
+        raise Refusal(
+            f"{source}: from no start has the {fit.task.surface.family} law a finite positive loss on every"
+            " row; look for rows of another kind, or mend its bounds and starts."
+        )
+
+
 def refuse_failed(fit: Fitted, evidence: dict[str, Any], source: str) -> None:
     """Raise Refusal where no optimum was reached, parameters do nothing, or the law explains nothing."""
     surface = fit.task.surface
-    if not np.isfinite(fit.solution.value[fit.best]):
-        raise Refusal(
-            f"{source}: the {surface.family} law has no finite positive loss on every row from any start;"
-            " mend its bounds and starts."
-        )
     slopes = jacobian(fit.task, fit.theta[None])[0]
     free = np.flatnonzero(surface.free & ~fit.solution.at_bound[fit.best])
     for j in free:
@@ -185,7 +189,7 @@ def forward(
         last = kept
         train, test = sample.select(below), sample.select(~below)
         split = fit_surface(surface, train, prior, delta, near=fit.solution.theta)
-        if not np.isfinite(split.solution.value[split.best]):
+        if not (np.isfinite(split.solution.value[split.best]) and np.isfinite(split.residuals).all()):
             continue
         seen = np.log(test.rows.loss)
         with np.errstate(all="ignore"):

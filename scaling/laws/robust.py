@@ -250,7 +250,8 @@ def _direction(
     gradient = np.where(fixed, 0.0, state.gradient[live])
     matrix = np.where(fixed[:, :, None] | fixed[:, None, :], np.eye(p), matrix)
     step = -np.linalg.solve(matrix, (gradient / scale)[..., None])[..., 0] / scale
-    longest = LONGEST * (surface.upper - surface.lower)
+    longest = np.where(surface.free, LONGEST * (surface.upper - surface.lower), np.inf)
+    step = np.where(surface.free, step, 0.0)
     step = step / np.maximum(1.0, (np.abs(step) / longest).max(-1, keepdims=True))
     return step, (gradient * step).sum(-1)
 

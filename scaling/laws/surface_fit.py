@@ -156,6 +156,7 @@ def fit_other(
     parameters = int(surface.free.sum())
     evidence.refuse_few(sample, parameters, surface.family, runs.source)
     alone = fit_surface(surface, sample, None, delta)
+    evidence.refuse_nowhere(alone, runs.source)
     used = (
         alone if prior_rows is None else fit_surface(surface, sample, prior_rows, delta, alone.solution.theta)
     )
