@@ -188,6 +188,27 @@ def test_it_survives_its_file_and_executes_only_what_is_named(write, tmp_path):
         load_fit(tmp_path / "fit.json")
 
 
+def test_a_damaged_fit_is_refused_in_words(write):
+    path = write(CHINCHILLA)
+    frame = grid(0.005).assign(unique_tokens=1e10)
+    for family in (path, "data-constrained-chinchilla"):
+        whole = dumps(fit_other(Runs.from_frame(frame), family, prior=None, bootstrap=20).to_dict())
+        sound = 0
+        for name in json.loads(whole):
+            for damage in ("drop", None, "text", [], {}):
+                value = json.loads(whole)
+                if damage == "drop":
+                    del value[name]
+                else:
+                    value[name] = damage
+                try:
+                    load_other(value, "fit.json", path if family == path else None).predict(frame)
+                    sound += 1
+                except ScalingError as error:
+                    assert "fit.json" in str(error) and "\n" not in str(error)
+        assert sound > 0  # notes and the like are not needed to predict
+
+
 @pytest.mark.parametrize(
     ("change", "kind", "message"),
     [

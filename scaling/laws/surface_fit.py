@@ -216,6 +216,9 @@ def load_other(value: Mapping[str, Any], where: str, law_file: str | Path | None
 
     A file named in fit.json is never executed: fit.json may come from anywhere.
     """
+    if value.get("version") != VERSION:
+        found = value.get("version")
+        raise ScalingError(f"{where}: version {found!r} of a fit is not known; this program reads {VERSION}.")
     try:
         law, record = (
             dict(value["law"]),
@@ -246,9 +249,15 @@ def load_other(value: Mapping[str, Any], where: str, law_file: str | Path | None
             vector = np.array([law[name] for name in surface.names], dtype=np.float64)
         if draws.ndim != 2 or draws.shape[1] != len(vector) or not np.isfinite(draws).all():
             raise ScalingError(f"{where}: field 'draws' must hold rows of {len(vector)} numbers.")
-        for name in ("noise", "c_max_6nd"):
-            record[name] = float(record[name])
-        float(record["forward"]["inflation"])
+        numbers = [
+            *vector,
+            *(float(record[n]) for n in ("noise", "c_max_6nd")),
+            record["forward"]["inflation"],
+        ]
+        if not np.isfinite(np.array(numbers, dtype=np.float64)).all():
+            raise ScalingError(f"{where}: a parameter, the noise or the inflation of this fit is no number.")
+        if not all(isinstance(name, str) for name in settings["columns"]):
+            raise ScalingError(f"{where}: field 'columns' of the settings must hold names.")
         return SurfaceFit(surface, vector, draws, law, record)
     except KeyError as error:
         raise ScalingError(f"{where}: field {error.args[0]!r} of a fit is missing.") from None

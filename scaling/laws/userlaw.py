@@ -273,7 +273,8 @@ def _sentences(path: Path, when: str) -> Iterator[None]:
         with contextlib.redirect_stdout(sys.stderr), np.errstate(all="ignore"):
             yield
     except SyntaxError as error:
-        raise UsageError(f"{path}, line {error.lineno}: {error.msg}.") from error
+        place = f"{path}, line {error.lineno}" if error.lineno else f"{path}"
+        raise UsageError(f"{place}: {error.msg}.") from error
     except ScalingError:
         raise
     except (Exception, SystemExit) as error:
