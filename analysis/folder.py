@@ -13,7 +13,8 @@ from scaling.errors import ScalingError
 from scaling.files import read_json, sha256_json
 from scaling.laws.fit import Fit, load_fit
 from scaling.laws.isoflop import isoflop
-from scaling.planfiles import read_results
+from scaling.planfiles import check_plan, read_results
+from scaling.results import read_result
 from scaling.runs import Runs, read_runs
 from scaling.seal import check_seal
 from scaling.verify import score
@@ -36,7 +37,6 @@ NEEDED = {
         "noise",
         "sentence",
     ),
-    "scaling/result": ("status", "params", "tokens", "flops"),
 }
 
 
@@ -119,8 +119,8 @@ class Evidence:
         links.append(("the plan says what it said when it was sealed", _seal_holds(self.plan)))
         data = (self.sweep or {}).get("data", {}).get("sha256")
         link("the plan is for the data of the sweep", data, plan.get("data_sha256"))
-        data_of_runs = {result.get("data_sha256") for result in self.launched.values()} or {None}
-        link("every launched run was trained on that data", data_of_runs == {data} or None, data and True)
+        data_of_runs = {result.get("data_sha256") for result in self.launched.values()}
+        link("every launched run was trained on that data", data_of_runs or None, data and {data})
         link("the score is of this plan", plan.get("seal"), verdict.get("seal"))
         return [row for row in links if row[1] is not None]
 
@@ -159,7 +159,7 @@ def read_folder(folder: str | Path) -> Evidence:
     )  # fmt: skip
     fit = get("fit.json", load_fit, "no law is fitted; `scaling fit` writes it")
     bands = _bands(folder, runs, fit, problems, derived)
-    plan = get("plan.json", _json("scaling/plan"), "nothing is planned; `scaling plan` writes it")
+    plan = get("plan.json", _plan, "nothing is planned; `scaling plan` writes it")
     launched = _results(folder / "launch", problems)
     if plan is not None and not launched:
         missing.append("launch/ holds no finished run: the plan is untested; `scaling launch` trains it.")
@@ -188,6 +188,13 @@ def _json(format_name: str) -> Callable[[Path], Json]:
     return read
 
 
+def _plan(path: Path) -> Json:
+    """A plan as it stands: the report says whether its seal holds."""
+    plan = _json("scaling/plan")(path)
+    check_plan(plan, str(path))
+    return plan
+
+
 def _bands(
     folder: Path, runs: Runs | None, fit: Fit | None, problems: list[str], derived: list[str]
 ) -> Json | None:
@@ -211,7 +218,7 @@ def _results(place: Path, problems: list[str]) -> dict[str, Json]:
     found: dict[str, Json] = {}
     for path in sorted(place.glob("*/result.json")):
         try:
-            found[path.parent.name] = _json("scaling/result")(path)
+            found[path.parent.name] = read_result(path)
         except ScalingError as error:
             problems.append(str(error))
     return found

@@ -102,6 +102,24 @@ def read_json(path: str | Path, expect: str | None = None) -> dict[str, Any]:
     return value
 
 
+Kinds = type | tuple[type, ...]
+
+
+def check_fields(value: Mapping[str, Any], fields: Mapping[str, Kinds], where: str) -> None:
+    """Raise ScalingError naming the first of `fields` that `value` lacks, or holds in another kind.
+
+    A name may be dotted (`inputs.flops`); a field whose kinds include NoneType may be absent.
+    """
+    for name, kinds in fields.items():
+        *above, last = name.split(".")
+        holder: Any = value
+        for key in above:
+            holder = holder.get(key) if isinstance(holder, Mapping) else None
+        found = holder.get(last) if isinstance(holder, Mapping) else None
+        if not isinstance(found, kinds) or (isinstance(found, bool) and kinds is not bool):
+            raise ScalingError(f"{where}: field {name!r} is missing or malformed.")
+
+
 def sha256_bytes(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from scaling.errors import ScalingError
-from scaling.files import from_mapping, read_json, write_json
+from scaling.files import Kinds, check_fields, from_mapping, read_json, write_json
 from scaling.planner import DEFAULT_WASTE, FORMAT, VERSION, plan_fit
 from scaling.recipe import Recipe
 from scaling.results import read_result
@@ -31,11 +32,10 @@ def plan_sweep(
     folder = Path(folder)
     sweep = read_json(folder / "sweep.json", expect="scaling/sweep")
     where = str(folder / "sweep.json")
-    try:
-        design, recipe, data = sweep["design"], sweep["recipe"], sweep["data"]
-        family, sha256, unique = design["family"], data["sha256"], data["train_tokens"]
-    except (KeyError, TypeError) as error:
-        raise ScalingError(f"{where}: field {error} is missing.") from None
+    needed: dict[str, type] = {"design.family": dict, "recipe": dict, "data.sha256": str}
+    check_fields(sweep, needed | {"data.train_tokens": int}, where)
+    design, recipe, data = sweep["design"], sweep["recipe"], sweep["data"]
+    family, sha256, unique = design["family"], data["sha256"], data["train_tokens"]
     if not (folder / "fit.json").exists():
         raise ScalingError(
             f"{folder / 'fit.json'}: no such file; `scaling fit {folder / 'runs.csv'} --out "
@@ -78,12 +78,35 @@ def seed_noise(table: pd.DataFrame) -> float | None:
     return float(np.sqrt(squares / freedom))
 
 
+NUMBER = (int, float)
+PLAN_FIELDS: dict[str, Kinds] = {
+    **dict.fromkeys(("inputs", "law", "convention", "optimum", "band", "shape", "flops"), dict),
+    **dict.fromkeys(("naive", "panel", "notes", "confirmations"), list),
+    **dict.fromkeys(("inputs.flops", "tokens", "shape.params"), NUMBER),
+    **dict.fromkeys(("optimum.params", "optimum.tokens"), NUMBER),
+    **dict.fromkeys(("band.waste", "band.params_lo", "band.params_hi"), NUMBER),
+    **dict.fromkeys(("convention.params", "convention.flops"), str),
+    **dict.fromkeys(("prediction", "noise", "recipe", "family", "time"), (dict, NoneType)),
+    **dict.fromkeys(("unique_tokens", "extrapolation"), (*NUMBER, NoneType)),
+    "seq": int,
+}
+
+
+def check_plan(plan: Mapping[str, Any], where: str) -> None:
+    """Raise ScalingError when the plan is of another version, or lacks what its readers rely on."""
+    if plan.get("version") != VERSION:
+        raise ScalingError(f"{where}: version {plan.get('version')!r} is not known here, only {VERSION}.")
+    check_fields(plan, PLAN_FIELDS, where)
+    if plan.get("prediction"):
+        parts: dict[str, Kinds] = dict.fromkeys(("loss", "loss_lo", "loss_hi", "level"), NUMBER)
+        check_fields(plan["prediction"], parts, f"{where}, prediction")
+
+
 def read_plan(path: str | Path) -> dict[str, Any]:
     """A plan whose seal holds."""
     plan = read_json(path, expect=FORMAT)
-    if plan.get("version") != VERSION:
-        raise ScalingError(f"{path}: version {plan.get('version')!r} is not known here, only {VERSION}.")
     check_seal(plan, str(path))
+    check_plan(plan, str(path))
     return plan
 
 

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from scaling.errors import ScalingError
-from scaling.files import read_json
+from scaling.files import Kinds, check_fields, read_json
 
 FORMAT = "scaling/result"
 VERSION = 1
-FIELDS = {"status": str, "shape": dict, "flops": dict, "params": int, "tokens": int}
+NUMBER = (int, float)
+FIELDS: dict[str, Kinds] = {
+    "status": str,
+    "shape": dict,
+    "flops": dict,
+    "params": int,
+    "tokens": int,
+    "loss": (*NUMBER, NoneType),
+    "steps": (int, NoneType),
+    "seed": (int, NoneType),
+    "time_s": (*NUMBER, NoneType),
+    "curve": (dict, NoneType),
+    "versions": (dict, NoneType),
+    "machine": (dict, NoneType),
+}
 
 
 def read_result(path: str | Path) -> dict[str, Any]:
@@ -18,11 +33,7 @@ def read_result(path: str | Path) -> dict[str, Any]:
     result = read_json(path, expect=FORMAT)
     if result.get("version") != VERSION:
         raise ScalingError(f"{path}: version {result.get('version')!r} is not known here, only {VERSION}.")
-    missing = next((name for name, kind in FIELDS.items() if not isinstance(result.get(name), kind)), None)
-    if missing is None and result["status"] == "done" and not isinstance(result.get("loss"), (int, float)):
-        missing = "loss"
-    if missing is not None:
-        raise ScalingError(
-            f"{path}: field {missing!r} is missing or malformed; remove the file and run again."
-        )
+    check_fields(result, FIELDS, str(path))
+    if result["status"] == "done":
+        check_fields(result, {"loss": NUMBER}, str(path))
     return result

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.errors import Refusal, ScalingError, UsageError
-from scaling.files import from_mapping, read_json, write_json
+from scaling.files import check_fields, from_mapping, read_json, write_json
 from scaling.planfiles import read_plan
 from scaling.recipe import Recipe
 from scaling.shape import Shape
@@ -153,7 +153,7 @@ def write_launch(place: Path, plan: Mapping[str, Any], runs: list[LaunchRun], to
     index = place / "launch.json"
     known: dict[str, Any] = {}
     if index.exists():
-        there = read_json(index, expect=FORMAT)
+        there = read_index(index)
         if there.get("plan_seal") != plan["seal"]:
             raise ScalingError(
                 f"{place}: holds the runs of another plan (seal {str(there.get('plan_seal'))[:12]}, not "
@@ -194,10 +194,19 @@ def write_launch(place: Path, plan: Mapping[str, Any], runs: list[LaunchRun], to
     write_json(index, content)
 
 
+def read_index(path: Path) -> dict[str, Any]:
+    """launch.json: the plan's seal, and the runs by name."""
+    index = read_json(path, expect=FORMAT)
+    check_fields(index, {"runs": list, "plan_seal": str}, str(path))
+    for row in index["runs"]:
+        check_fields(row, {"name": str}, f"{path}, runs")
+    return index
+
+
 def results(folder: str | Path) -> dict[str, dict[str, Any]]:
     """Finished runs of FOLDER/launch by name; the planned run is `PLANNED`."""
     place = Path(folder) / "launch"
-    index = read_json(place / "launch.json", expect=FORMAT)
+    index = read_index(place / "launch.json")
     found = {row["name"]: store.result_of(place / row["name"]) for row in index["runs"]}
     return {name: result for name, result in found.items() if result is not None}
 

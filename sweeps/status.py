@@ -7,10 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from scaling.files import read_json
 from sweeps import store
 from sweeps.engines.slots import available_slots
-from sweeps.launch import FORMAT as LAUNCH_FORMAT
+from sweeps.launch import read_index
 from sweeps.sweep import seconds_of
 from sweeps.timing import wall_seconds
 
@@ -48,5 +47,5 @@ def _budget(sweep: store.Sweep, states: dict[str, store.CellState], budget: floa
 def _launch(place: Path) -> list[dict[str, Any]]:
     if not (place / "launch.json").exists():
         return []
-    rows = read_json(place / "launch.json", expect=LAUNCH_FORMAT)["runs"]
+    rows = read_index(place / "launch.json")["runs"]
     return [asdict(store.cell_state(place / row["name"], row["name"])) for row in rows]

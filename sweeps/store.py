@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaling.errors import ScalingError
-from scaling.files import from_mapping, read_json, sha256_json, write_atomic, write_json
+from scaling.files import Kinds, check_fields, from_mapping, read_json, sha256_json, write_atomic, write_json
 from scaling.recipe import Recipe
 from scaling.results import read_result
 from sweeps.design import Cell, Design
@@ -37,6 +37,13 @@ COLUMNS = (
     "flops", "flops_6nd", "flops_model_causal", "flops_model_full", "flops_hardware",
     "unique_tokens", "seed", "status", "flags", "time_s", "tokens_per_s", "recipe_sha256", "data_sha256",
 )  # fmt: skip
+
+SWEEP_FIELDS: dict[str, Kinds] = {
+    **dict.fromkeys(("design", "recipe", "data", "design.family", "design.rule"), dict),
+    **dict.fromkeys(("design.budgets", "design.widths", "design.cells", "design.notes"), list),
+    **dict.fromkeys(("data.train_tokens", "data.vocab", "design.seq", "design.batch", "design.sizes"), int),
+    **dict.fromkeys(("data.folder", "data.sha256", "data.source"), str),
+}
 
 
 @dataclass(frozen=True)
@@ -138,13 +145,13 @@ def open_sweep(folder: str | Path) -> Sweep:
     content = read_json(path, expect=FORMAT)
     if content.get("version") != VERSION:
         raise ScalingError(f"{path}: version {content.get('version')!r} is not known here, only {VERSION}.")
+    check_fields(content, SWEEP_FIELDS, str(path))
     try:
-        parts = (content["design"], content["recipe"], content["data"])
-    except KeyError as error:
-        raise ScalingError(f"{path}: field {error.args[0]!r} is missing.") from None
-    design = Design.from_dict(parts[0], f"{path}, design")
-    recipe = Recipe.from_dict(parts[1], f"{path}, recipe")
-    return Sweep(folder, design, recipe, from_mapping(DataRef, parts[2], f"{path}, data"))
+        design = Design.from_dict(content["design"], f"{path}, design")
+    except (TypeError, ValueError, AttributeError) as error:  # a cell that is no object, a word for a list
+        raise ScalingError(f"{path}: field 'design' is malformed ({error}).") from None
+    recipe = Recipe.from_dict(content["recipe"], f"{path}, recipe")
+    return Sweep(folder, design, recipe, from_mapping(DataRef, content["data"], f"{path}, data"))
 
 
 def merge(old: Design, new: Design) -> Design:

@@ -89,6 +89,31 @@ def test_a_plan_of_another_data_set_is_refused(folder, tokens):  # noqa: F811
     assert not (folder / "launch").exists()
 
 
+@pytest.mark.parametrize(
+    "field", ["inputs", "shape", "tokens", "prediction", "naive", "confirmations", "seq"]
+)
+def test_a_plan_of_other_contents_is_one_sentence_though_its_seal_holds(folder, field, capsys):
+    """Sealed by another program: what is missing is named, and nothing is trained."""
+    write_json(folder / "plan.json", sealed({**read_json(folder / "plan.json"), field: "x"}))
+    for command in (["launch", str(folder / "plan.json")], ["verify", str(folder)]):
+        assert main(command) == 1
+        said = capsys.readouterr().err
+        assert f"field {field!r}" in said and "unexpected" not in said
+    assert not (folder / "launch").exists()
+
+
+@pytest.mark.parametrize("name", ["sweep.json", "launch/launch.json", "launch/1/result.json"])
+def test_damaged_files_of_a_folder_are_named_by_every_verb_that_reads_them(folder, name, capsys):
+    launch(folder / "plan.json", only_planned=True, workers=1, runner=LAW)
+    whole = read_json(folder / name)
+    for field in whole:
+        for value in (None, "x"):
+            write_json(folder / name, {**whole, field: value})
+            for command in (["status", str(folder)], ["plan", "--sweep", str(folder), "--flops", "3e11"]):
+                main(command)
+                assert "unexpected" not in capsys.readouterr().err, (field, value)
+
+
 def test_a_seed_below_zero_is_refused_before_anything_is_written(folder):
     with pytest.raises(UsageError, match="--seed -1"):
         launch(folder / "plan.json", seed=-1, runner=LAW)

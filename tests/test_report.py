@@ -349,6 +349,21 @@ def test_broken_seals_and_changed_files_are_shown(sketched, copy):
     assert links["every launched run was trained on that data"] is True
     text = Parsed(write_report(copy).read_text(encoding="utf-8")).text
     assert "The seal of the plan is broken" in text and text.count("BROKEN") == 2
+    other = next((copy / "launch").glob("*/result.json"))
+    write_json(other, read_json(other) | {"data_sha256": "0" * 64})
+    assert dict(read_folder(copy).chain)["every launched run was trained on that data"] is False
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [("plan.json", "inputs"), ("plan.json", "band"), ("launch/1/result.json", "tokens")],
+)
+@pytest.mark.parametrize("value", [None, "x"])
+def test_a_malformed_file_is_a_problem_on_the_page_and_not_the_end_of_it(sketched, copy, name, field, value):
+    write_json(copy / name, read_json(copy / name) | {field: value})
+    problems = read_folder(copy).problems
+    assert any(f"field {field!r}" in problem and "malformed" in problem for problem in problems), problems
+    write_report(copy)
 
 
 def test_a_miss_is_shown_as_a_miss(sketched, copy):
