@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,9 @@ def command(
             "--compare", help="Laws and fit.json files, comma-separated: the cost of trusting each."
         ),
     ] = None,
+    hyperparameters: Annotated[
+        bool, typer.Option("--hyperparameters", help="List the laws for learning rate and batch instead.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List the published laws, with citations and conventions.
@@ -33,8 +36,20 @@ def command(
     from scaling.rivals import panel_row
 
     budget = parse_flops(flops, "--flops")
+    from scaling.errors import UsageError
+
+    if hyperparameters:
+        from scaling.laws.hyperparameters import at
+
+        if compare is not None:
+            raise UsageError("--hyperparameters and --compare exclude one another; give one of them.")
+        law = find_law(name or "besiroglu")
+        best = law.optimum(budget)
+        found = at(best.params, best.tokens)
+        example = {"law": law.name, "flops": budget, "params": best.params, "tokens": best.tokens}
+        output.emit({"at": example, "hyperparameters": found}, as_json, lambda: _show_hyper(example, found))
+        return
     if compare is not None:
-        from scaling.errors import UsageError
         from scaling.laws.trust import load_law, trust
 
         if name is not None:
@@ -115,3 +130,26 @@ def _show_trust(result: Trust) -> None:
     )
     if result.safest is not None:
         print(f"least regret: the plan by {result.safest} wastes the least in its worst case")
+
+
+def _show_hyper(example: dict[str, Any], found: list[dict[str, Any]]) -> None:
+    from scaling.quantities import format_count, format_flops
+
+    def number(law: dict[str, Any]) -> str:
+        value = law["value"]
+        if value is None:
+            return "-"
+        return format_count(value) if law["unit"] == "tokens" else f"{value:.3g}"
+
+    output.table(
+        ("law", "gives", "formula", "value", "unit", "evidence"),
+        [
+            (law["name"], law["gives"], law["formula"], number(law), law["unit"], law["evidence"])
+            for law in found
+        ],
+        title=f"At {format_count(example['params'])} parameters on {format_count(example['tokens'])} tokens"
+        f" (the {example['law']} optimum at {format_flops(example['flops'])} FLOPs)",
+    )
+    for law in found:
+        said = " ".join([f"{law['convention']}; {law['domain']}.", *law["notes"]])
+        print(f"{law['name']}: {law['citation']} ({law['evidence']}: {law['place']}). {said}")
