@@ -33,10 +33,13 @@ def data_ref(folder: Path, tokens: Path) -> DataRef:
 
 
 def check_data(tokens: Path, expected_sha256: str, wanted_by: str) -> None:
-    """Raise ScalingError unless `tokens` is the data set that `wanted_by` was made for."""
+    """Raise ScalingError unless `tokens` is the data set that `wanted_by` was made for.
+
+    Every byte is read: a damaged file of the right size would be trained on without a word.
+    """
     from trainer.tokens import TokenFolder
 
-    found = TokenFolder.open(tokens).sha256
+    found = TokenFolder.open(tokens, check="full").sha256
     if found != expected_sha256:
         raise ScalingError(
             f"{wanted_by} was made for data {expected_sha256[:12]}, but {tokens} holds {found[:12]}; "

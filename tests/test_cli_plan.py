@@ -92,6 +92,8 @@ def test_json_is_one_object_and_nothing_else(capsys, tmp_path):
         (["--flops", "1e22", "--chips", "8"], 2, "need --accelerator"),
         (["--flops", "1e22", "--accelerator", "h100", "--utilisation", "40"], 2, "--utilisation"),
         (["--flops", "1e22", "--accelerator", "h100", "--chips", "2.5"], 2, "--chips"),
+        (["--flops", "1e22", "--accelerator", "h100", "--chips", "1e300"], 2, "--chips"),
+        (["--flops", "1e22", "--seq", "1e300"], 2, "--seq"),
         (["--flops", "1e22", "--waste", "2"], 2, "--waste"),
         (["--flops", "1e22", "--convention", "6nd"], 2, "goes with --fit"),
         (["--flops", "1e26"], 1, "--force"),

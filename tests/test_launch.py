@@ -120,6 +120,18 @@ def test_a_seed_below_zero_is_refused_before_anything_is_written(folder):
     assert not (folder / "launch").exists()
 
 
+def test_damaged_tokens_are_not_trained_on(folder, tokens, tmp_path):  # noqa: F811
+    """One byte changed in a file of the right size: the launch names the file."""
+    damaged = tmp_path / "tokens"
+    shutil.copytree(tokens, damaged)
+    content = bytearray((damaged / "train.bin").read_bytes())
+    content[1000] ^= 1
+    (damaged / "train.bin").write_bytes(content)
+    with pytest.raises(ScalingError, match=r"train\.bin: its contents differ"):
+        launch(folder / "plan.json", data=damaged, runner=LAW)
+    assert not (folder / "launch").exists()
+
+
 def test_a_plan_without_a_recipe_is_refused(tmp_path):
     write_json(tmp_path / "plan.json", plan_published(1e22))
     with pytest.raises(Refusal, match="no recipe or no data"):

@@ -9,6 +9,9 @@ import typer
 
 from scaling.cli import output
 
+MOST_TOKENS = 10**9
+MOST_CHIPS = 10**8
+
 
 def command(
     flops: Annotated[str, typer.Option("--flops", help="Compute budget, such as 1e22.")],
@@ -59,8 +62,12 @@ def command(
         raise UsageError(f"{' and '.join(sources)} exclude one another; give one of them.")
     budget = parse_flops(flops, "--flops")
     length = None if seq is None else parse_count(seq, "--seq")
+    if length is not None and length > MOST_TOKENS:
+        raise UsageError(f"--seq {seq}: no model reads sequences of more than {MOST_TOKENS:g} tokens.")
     words = None if vocab is None else parse_count(vocab, "--vocab")
     count = parse_count(chips, "--chips")
+    if count > MOST_CHIPS:
+        raise UsageError(f"--chips {chips}: more than {MOST_CHIPS:g} chips do not exist.")
     dollars = None if price is None else parse_money(price, "--price")
     chip = None
     if accelerator is not None:
