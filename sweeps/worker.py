@@ -116,12 +116,15 @@ def run_here(
     on_report: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Run one cell in this process; refuses when another process has it."""
-    from scaling.errors import ScalingError
+    from scaling.errors import ScalingError, UsageError
     from sweeps.engines.slots import Slot, worker_environment
     from sweeps.locks import FolderLock
 
     if core is not None:
-        pin(core)
+        try:
+            pin(core)
+        except (OSError, ValueError, OverflowError):
+            raise UsageError(f"--core {core}: this process may not run on such a core.") from None
     os.environ.update(worker_environment(Slot("here", core)))
     lock = FolderLock(folder)
     if not lock.acquire():

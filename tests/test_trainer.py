@@ -317,6 +317,10 @@ def test_other_data_and_bad_fields_are_refused(data, tmp_path):
         ({"schedule": "step"}, "schedule"),
         ({"b1": 5.0}, "b1"),
         ({"weight_decay": "much"}, "weight_decay"),
+        ({"shape": "large"}, "shape"),
+        ({"name": 5}, "name"),
+        ({"lr_multipliers": {"hidden": "fast"}}, "lr_multipliers.hidden"),
+        ({"checkpoint_seconds": "soon"}, "checkpoint_seconds"),
     ):
         with pytest.raises(ScalingError, match=word):
             read_config(write_cell(tmp_path / word, data, **change) / "config.json")

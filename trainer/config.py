@@ -57,6 +57,11 @@ class RunConfig:
     plan_seal: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.shape, Shape):
+            raise ValueError(f"field 'shape' must be an object of shape fields, not {self.shape!r}.")
+        for name in ("name", "data", "data_sha256"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"field {name!r} must be text, not {getattr(self, name)!r}.")
         for name in ("steps", "batch", "seq", "chunk_steps", "eval_tokens", "eval_smoothing"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -67,7 +72,8 @@ class RunConfig:
                 raise ValueError(f"field {name!r} must be a whole number of at least 0, not {value!r}.")
         if self.warmup_steps > self.steps:
             raise ValueError(f"field 'warmup_steps' ({self.warmup_steps}) exceeds 'steps' ({self.steps}).")
-        for name in ("lr", "eps", "clip_norm", "final_lr_share", "weight_decay", "z_loss", "b1", "b2"):
+        rates = ("lr", "eps", "clip_norm", "final_lr_share", "weight_decay", "z_loss", "b1", "b2")
+        for name in (*rates, "checkpoint_seconds"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
                 raise ValueError(f"field {name!r} must be a finite number, not {value!r}.")
@@ -85,6 +91,13 @@ class RunConfig:
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"field 'dtype' must be 'float32' or 'bfloat16', not {self.dtype!r}.")
         known = {"embedding", "hidden", "head", "norm"}
+        if not isinstance(self.lr_multipliers, Mapping):
+            raise ValueError(
+                f"field 'lr_multipliers' must be an object of numbers, not {self.lr_multipliers!r}."
+            )
+        for group, value in self.lr_multipliers.items():
+            if not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise ValueError(f"field 'lr_multipliers.{group}' must be a finite number, not {value!r}.")
         if not set(self.lr_multipliers) <= known:
             raise ValueError(f"field 'lr_multipliers' knows the groups {', '.join(sorted(known))} only.")
 
