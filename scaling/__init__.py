@@ -19,10 +19,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scaling.errors import Refusal, ScalingError, UsageError
     from scaling.hardware.catalogue import find_chip
+    from scaling.laws.approaches import approaches
+    from scaling.laws.backtest import backtest
     from scaling.laws.decision import band, expected_waste, waste
     from scaling.laws.fit import Fit, fit, load_fit
+    from scaling.laws.gain import gain
     from scaling.laws.isoflop import IsoFlop, isoflop
     from scaling.laws.published import PublishedLaw, find_law, law_names
+    from scaling.laws.specification import specification
     from scaling.laws.surface import PNormLaw, chinchilla_law
     from scaling.planner import plan_fit, plan_published
     from scaling.recipe import Recipe
@@ -35,10 +39,14 @@ __version__ = "0.1.0"
 _NAMES_OF = {
     "scaling.errors": ("Refusal", "ScalingError", "UsageError"),
     "scaling.hardware.catalogue": ("find_chip",),
+    "scaling.laws.approaches": ("approaches",),
+    "scaling.laws.backtest": ("backtest",),
     "scaling.laws.decision": ("band", "expected_waste", "waste"),
     "scaling.laws.fit": ("Fit", "fit", "load_fit"),
+    "scaling.laws.gain": ("gain",),
     "scaling.laws.isoflop": ("IsoFlop", "isoflop"),
     "scaling.laws.published": ("PublishedLaw", "find_law", "law_names"),
+    "scaling.laws.specification": ("specification",),
     "scaling.laws.surface": ("PNormLaw", "chinchilla_law"),
     "scaling.planner": ("plan_fit", "plan_published"),
     "scaling.recipe": ("Recipe",),
@@ -63,12 +71,15 @@ __all__ = [
     "ShapeFamily",
     "UsageError",
     "__version__",
+    "approaches",
+    "backtest",
     "band",
     "chinchilla_law",
     "expected_waste",
     "find_chip",
     "find_law",
     "fit",
+    "gain",
     "isoflop",
     "law_names",
     "load_fit",
@@ -76,6 +87,7 @@ __all__ = [
     "plan_published",
     "read_runs",
     "score",
+    "specification",
     "waste",
 ]
 

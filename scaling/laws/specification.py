@@ -192,12 +192,16 @@ def _surface(
         certify.refuse_unfit(rows, family, source)
     except Refusal as refusal:
         return str(refusal)
-    found: Estimate = estimate(rows, family, prior, delta)
+    with np.errstate(over="ignore"):  # a pinned E far from the data's: a step that is refused anyway
+        found: Estimate = estimate(rows, family, prior, delta)
     if not found.solution.converged[found.best]:
         return "the fit did not converge"
     if found.solution.at_bound[found.best][3:5].any():
         return "alpha or beta ends at a bound"
-    return found.law
+    try:
+        return found.law
+    except ScalingError as error:  # amplitudes beyond floating point
+        return str(error)
 
 
 def _minima(runs: Runs, count: str, method: str) -> _Bands | str:
