@@ -114,7 +114,8 @@ def main() -> None:
     small = sum(r["waste"] <= 0.10 or r["beats_both_neighbours"] for r in rows)
     print(
         f"\n{inside} of {len(rows)} outcomes inside the sealed interval; mean |error| "
-        f"{100 * sum(abs(r['error']) for r in rows) / len(rows):.2f}%, largest half-width "
+        f"{100 * sum(abs(r['error']) for r in rows) / len(rows):.2f}% (signed "
+        f"{100 * sum(r['error'] for r in rows) / len(rows):+.2f}%), largest half-width "
         f"{100 * max(r['half_width'] for r in rows):.1f}%; {small} of {len(rows)} sizes beat both neighbours "
         f"or waste at most 10%; mean time {sum(r['time_s'] for r in rows) / len(rows):.0f} s"
     )
