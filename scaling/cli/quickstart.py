@@ -33,7 +33,6 @@ def command(
     from dataclasses import replace
 
     from analysis.report import write_report
-
     from scaling.quantities import parse_flops
     from sweeps.engines.progress import for_stderr
     from sweeps.quickstart import Defaults, quickstart
