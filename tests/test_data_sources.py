@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def write_jsonl(path: Path, rows: list[str], column: str = "text") -> Path:
 
 
 def write_parquet(path: Path, columns: dict) -> Path:
-    pa = pytest.importorskip("pyarrow")
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     pq.write_table(pa.table(columns), path, row_group_size=7)
@@ -91,11 +92,13 @@ def test_jsonl(tmp_path: Path, zipped: bool) -> None:
     assert texts_of(build(path, tmp_path / "out")) == sorted(ROWS)
 
 
+@pytest.mark.requires("parquet")
 def test_parquet(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "rows.parquet", {"id": list(range(60)), "body": ROWS})
     assert texts_of(build(path, tmp_path / "out", column="body")) == sorted(ROWS)
 
 
+@pytest.mark.requires("parquet")
 def test_the_same_texts_are_the_same_data_from_any_kind_of_file(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", ROWS)
     write_parquet(tmp_path / "rows.parquet", {"text": ROWS[::-1]})
@@ -202,9 +205,11 @@ def test_files_that_are_no_text_are_left_out(tmp_path: Path) -> None:
         ("a.parquet", b"", r"a\.parquet: not a readable Parquet file"),
     ],
 )
-def test_wrong_input_is_one_clear_sentence(tmp_path: Path, name: str, content: bytes, complaint: str) -> None:
+def test_wrong_input_is_one_clear_sentence(
+    tmp_path: Path, name: str, content: bytes, complaint: str, requires: Callable[[str], None]
+) -> None:
     if "parquet" in name:
-        pytest.importorskip("pyarrow")
+        requires("parquet")
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ScalingError, match=complaint) as caught:
         build(tmp_path / name, tmp_path / "out")
@@ -213,6 +218,7 @@ def test_wrong_input_is_one_clear_sentence(tmp_path: Path, name: str, content: b
     assert [p.name for p in tmp_path.iterdir()] == [name]  # nothing half-built is left
 
 
+@pytest.mark.requires("parquet")
 def test_parquet_columns_are_checked(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", {"body": ROWS, "n": list(range(60))})
     with pytest.raises(ScalingError, match=r"a\.parquet: no column 'text'; there are 'body', 'n'"):
