@@ -46,7 +46,7 @@ class Defaults:
     budgets: tuple[float, ...] = (6e10, 1.6e11, 4.5e11, 1.2e12)
     seeds: tuple[int, ...] = (1, 1, 1, 1)
     sizes: int = 6
-    widths: tuple[int, ...] | None = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
+    widths: tuple[int, ...] | None = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
     ratio: float = 1.8
     rule: OptimumRule = OptimumRule(5e11, 41e3, 0.58)  # noqa: RUF009 (frozen)
     recipe: Recipe = Recipe()  # noqa: RUF009 (frozen)

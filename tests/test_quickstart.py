@@ -17,6 +17,8 @@ from scaling.cli.main import main
 from scaling.errors import ScalingError, UsageError
 from scaling.files import read_json
 from scaling.runs import read_runs
+from scaling.shape import ShapeFamily
+from sweeps.design import isoflop_design
 from sweeps.quickstart import STAGES, Defaults, quickstart
 
 pytestmark = pytest.mark.usefixtures("workers_import_fakes")
@@ -148,3 +150,27 @@ def test_the_verb_runs_the_loop_to_its_report(tmp_path, tokens, monkeypatch, cap
     assert main([*command, "--seed", "1"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: ") and "choose another folder with --out" in said
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.3, 1.0, 3.0])
+def test_the_defaults_design_a_sweep_at_every_scale(scale):
+    """`--scale 0.1` is offered for a quick look: its smaller optima need a ladder that reaches below."""
+    defaults = Defaults()
+    settings = defaults.settings(scale=scale)
+    design = isoflop_design(
+        ShapeFamily(vocab=97, **settings.family),
+        settings.budgets,
+        seq=settings.recipe.seq,
+        batch=settings.recipe.batch,
+        sizes=settings.sizes,
+        rule=settings.rule,
+        widths=settings.widths,
+        unique_tokens=23_000_000,
+    )
+    for budget in settings.budgets:
+        sizes = [cell.shape.params() for cell in design.band(budget)]
+        assert len(sizes) == settings.sizes
+        assert sizes[0] < settings.rule.params_at(budget) < sizes[-1]
+    if scale == 1.0:  # no run of the quickstart sees a token twice, also where Python came without its tests
+        assert max(cell.tokens for cell in design.cells) < 10_400_000
+        assert defaults.target >= 3 * max(defaults.budgets)
