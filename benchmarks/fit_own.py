@@ -20,7 +20,7 @@ from scaling.laws.fit import fit
 from scaling.laws.isoflop import isoflop
 from scaling.runs import read_runs
 
-BUNDLED = Path(__file__).parent.parent / "tests" / "data" / "own_cpu_sweep.csv"
+BUNDLED = Path(__file__).parent.parent / "analysis" / "data" / "own_cpu_sweep.csv"
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from scaling.cli.main import main
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent.parent / "analysis" / "data"
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from scaling.runs import Runs
 
 HOFFMANN = chinchilla_law(1.6934, 406.4, 410.7, 0.34, 0.28)
 EVEN = chinchilla_law(1.8, 450.0, 1900.0, 0.35, 0.35)
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent.parent / "analysis" / "data"
 
 
 def isoflops(law, width, sizes=15, off=1.0) -> Runs:

@@ -18,7 +18,7 @@ from scaling.laws.surface import chinchilla_law
 from scaling.runs import Runs
 
 LAW = chinchilla_law(1.8172, 482.01, 2085.43, 0.3478, 0.3658)
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent.parent / "analysis" / "data"
 
 
 def sweep(law=LAW, budgets=(1e17, 1e18, 1e19, 1e20), noise=0.0, sizes=5) -> Runs:

@@ -20,7 +20,7 @@ from scaling.laws.newton import Problem, evaluate
 from scaling.laws.surface import PNormLaw, chinchilla_law, kaplan_law
 from scaling.runs import Runs, read_runs
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent.parent / "analysis" / "data"
 OWN = read_runs(DATA / "own_cpu_sweep.csv")
 PART = np.array(list(OWN.table["part"]))
 

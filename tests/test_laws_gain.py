@@ -18,7 +18,7 @@ from scaling.laws.surface import PNormLaw
 from scaling.runs import Runs
 
 LAW = PNormLaw(1.7, 400.0, 1200.0, 0.33, 0.36, 0.6)
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent.parent / "analysis" / "data"
 
 
 def better(u: float, v: float, law: PNormLaw = LAW) -> PNormLaw:

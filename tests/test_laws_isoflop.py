@@ -86,7 +86,7 @@ def test_budgets_are_found_without_a_column():
 @pytest.mark.parametrize("count", ["total", "non-embedding"])
 def test_our_own_sweep(count):
     """The counting convention IS the exponent at this size: about .53 for total, .6 without embeddings."""
-    runs = read_runs(Path(__file__).parent / "data" / "own_cpu_sweep.csv")
+    runs = read_runs(Path(__file__).parent.parent / "analysis" / "data" / "own_cpu_sweep.csv")
     runs = runs.select(np.array(list(runs.table["part"])) == "A")
     result = isoflop(runs, count)
     assert all(b.interior for b in result.bands)

@@ -19,7 +19,7 @@ from scaling.laws.trust import load_law, trust
 from scaling.runs import Runs
 
 LAW = PNormLaw(1.7, 400.0, 1200.0, 0.34, 0.34, 0.5)
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent.parent / "analysis" / "data"
 
 
 def sweep(law=LAW, noise=0.0, **more) -> Runs:

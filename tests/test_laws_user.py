@@ -145,7 +145,7 @@ def test_the_worked_example_of_the_documents(write):
     example = re.search(r"```python\n(.*?)```", page, re.DOTALL)
     assert example
     path = write(example[1], "tied.py")
-    runs = read_runs(ROOT / "tests" / "data" / "own_cpu_sweep.csv")
+    runs = read_runs(ROOT / "analysis" / "data" / "own_cpu_sweep.csv")
     part = np.array(list(runs.table["part"]))
     ours, held = fit_other(runs.select(part == "B"), path), runs.select(part == "H")
     assert ours.law["parameters"]["alpha"] == pytest.approx(0.454, abs=0.001)  # as the page says

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scaling.errors import ScalingError
 from scaling.runs import Runs, read_runs
 
-OWN = Path(__file__).parent / "data" / "own_cpu_sweep.csv"
+OWN = Path(__file__).parent.parent / "analysis" / "data" / "own_cpu_sweep.csv"
 
 
 def write(tmp_path: Path, text: str, name: str = "runs.csv") -> Path:
