@@ -55,10 +55,6 @@ def join(parts: Iterable[Any], between: str = "") -> Html:
     return Html(between.join(escape(part) for part in parts))
 
 
-def paragraphs(sentences: Iterable[Any]) -> Html:
-    return join(fill("<p>{}</p>\n", sentence) for sentence in sentences)
-
-
 def items(sentences: Iterable[Any], kind: str = "") -> Html:
     rows = [fill("<li>{}</li>\n", sentence) for sentence in sentences]
     return fill('<ul class="{}">\n{}</ul>\n', kind, rows) if rows else EMPTY

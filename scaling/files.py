@@ -76,6 +76,16 @@ def _no_number(text: str) -> Any:
     raise ValueError(f"{text} is no JSON number")
 
 
+def read_bytes(path: str | Path) -> bytes:
+    """The file's content; raises ScalingError when it is missing or cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ScalingError(f"{path}: no such file.") from None
+    except OSError as error:
+        raise ScalingError(f"{path}: cannot be read ({error.strerror or error}).") from None
+
+
 def read_json(path: str | Path, expect: str | None = None) -> dict[str, Any]:
     """Read a JSON object; `expect` names the `format` it must carry (`scaling/plan`, ...).
 

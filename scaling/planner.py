@@ -280,11 +280,6 @@ def with_time(plan: Mapping[str, Any], time: RunTime) -> dict[str, Any]:
     return sealed(changed)
 
 
-def budget_flops(plan: Mapping[str, Any]) -> tuple[float, str]:
-    """The plan's budget in FLOPs and the convention it is counted in."""
-    return plan["inputs"]["flops"], plan["convention"]["flops"]
-
-
 def _affordable(members: Ladder, law: PNormLaw, unique: int | None, notes: list[str]) -> int:
     """The best member, or a somewhat larger one when the data ends before the best one's tokens."""
     best = members.best(law)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from scaling.errors import ScalingError
-from scaling.files import sha256_bytes
+from scaling.files import read_bytes, sha256_bytes
 
 SUFFIX = re.compile(r"^\s*([+-]?[\d_.]+(?:[eE][+-]?\d+)?)\s*([kKmMbBgGtT])\s*$")
 SCALE = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
@@ -39,12 +39,7 @@ class Raw:
 def read_table(path: str | Path) -> Raw:
     """Read `path` by its ending: .parquet, .jsonl, and CSV (comma, semicolon or tab) for all else."""
     path = Path(path)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise ScalingError(f"{path}: no such file.") from None
-    except OSError as error:
-        raise ScalingError(f"{path}: cannot be read ({error.strerror or error}).") from None
+    content = read_bytes(path)
     suffix, digest = path.suffix.lower(), sha256_bytes(content)
     if suffix in (".parquet", ".pq"):
         return Raw(*_parse_parquet(path, content), digest, "row")

@@ -32,7 +32,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from scaling.errors import Refusal, ScalingError, UsageError
-from scaling.files import sha256_bytes
+from scaling.files import read_bytes, sha256_bytes
 from scaling.laws.robust import Columns, Sample, Task, objective
 from scaling.laws.search import least
 from scaling.laws.surface import Floats
@@ -214,12 +214,7 @@ class UserLaw:
 def load_law(path: str | Path) -> UserLaw:
     """Execute the Python file `path`, which the caller has named for that, and check what it says."""
     path = Path(path)
-    try:
-        source = path.read_bytes()
-    except FileNotFoundError:
-        raise ScalingError(f"{path}: no such file.") from None
-    except OSError as error:
-        raise ScalingError(f"{path}: cannot be read ({error.strerror or error}).") from None
+    source = read_bytes(path)
     module = types.ModuleType(path.stem)
     module.__file__ = str(path)
     with _sentences(path, "while it was read"):
