@@ -44,6 +44,7 @@ VERBS: dict[str, Verb] = {
     "gain": Verb("Fit", "gain", "Say how much compute recipe B saves over A."),
     "laws": Verb("Plan", "laws", "List the published laws, with citations and conventions."),
     "accelerators": Verb("Plan", "accelerators", "List the known accelerators, each figure with its source."),
+    "estimate": Verb("Plan", "estimate", "Estimate step time, MFU and memory of stated layouts."),
     "plan": Verb("Plan", "plan", "Size a run for a compute budget and seal its prediction."),
     "launch": Verb("Check", "launch", "Train exactly the planned run, and its confirmation runs."),
     "verify": Verb("Check", "verify", "Score the sealed prediction against the outcome."),

@@ -1,0 +1,282 @@
+"""Seconds of one optimizer step, term by term, from the shape, the layout and the chip.
+
+A roofline per operator. Matmuls run at a sustained ceiling, less what their narrow sides and
+unfilled tiles cost; attention has a rate of its own; norms, activations, logits and the optimizer
+move bytes; collectives run beside the compute and slow it by a share, or stick out where they are
+longer; micro-batches, pipeline bubble, stragglers and host work come on top. Every constant is a
+row of `constants.csv`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from scaling.hardware import device as devices
+from scaling.hardware.catalogue import Chip
+from scaling.hardware.constants import Constants, calibrated
+from scaling.hardware.device import Device
+from scaling.hardware.remat import recomputed
+from scaling.hardware.workload import Layout, Workload
+
+BF16, FP32 = 2, 4
+MFU_CONVENTION = "model_causal"
+BACKWARD = 2.0  # a matmul's backward pass is two of its size
+FLASH_BACKWARD = 2.5  # a fused attention's backward recomputes the scores: five products for two
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """`lo` and `hi` bound 90%; `terms` are (name, seconds, meaning) and sum to `seconds`."""
+
+    seconds: float
+    lo: float
+    hi: float
+    mfu: float
+    terms: tuple[tuple[str, float, str], ...]
+    micro_batch_seqs: float
+    notes: tuple[str, ...] = ()
+    mfu_convention: str = MFU_CONVENTION
+
+
+MEANINGS = {
+    "matmul": "weights' matmuls, forward and backward, at the sustained ceiling",
+    "matmul shape": "matmul time lost to narrow sides and unfilled tiles",
+    "recompute": "forward work done again because remat did not keep it",
+    "attention": "scores and values, forward and backward",
+    "elementwise": "memory traffic of norms, residuals, activations and logits",
+    "fsdp": "gathering weights and scattering gradients, as far as compute does not hide it",
+    "tensor": "tensor-parallel collectives, as far as compute does not hide them",
+    "context": "keys and values passed round the context axis, as far as compute does not hide it",
+    "gradients": "the gradients' all-reduce between data-parallel groups, as far as not hidden",
+    "pipeline": "bubble and transfers between pipeline stages",
+    "optimizer": "memory traffic of the weight update",
+    "overhead": "gaps between kernels, launches and host work",
+    "stragglers": "waiting for the slowest node or slice",
+}
+
+
+def padded(width: float, tile: int) -> float:
+    """`width` rounded up to whole tiles of the matrix unit."""
+    return math.ceil(width / tile) * tile
+
+
+def micro_batch(work: Workload, layout: Layout, device: Device) -> float:
+    """Sequences per rank and micro-step: as stated, else the whole share (JAX), else the most that fits."""
+    share = work.batch / layout.ranks
+    if layout.micro_batch_seqs:
+        return min(float(layout.micro_batch_seqs), share)
+    if layout.grad_accum:
+        return share / layout.grad_accum
+    if layout.pipeline > 1:
+        return min(1.0, share)
+    if layout.framework == "jax" or share <= 1:
+        return share
+    from scaling.hardware.footprint import device_bytes
+
+    most = share
+    while most > 1 and device_bytes(work, layout, most) > 0.9 * device.capacity:
+        most /= 2
+    return most
+
+
+def estimate_step(
+    work: Workload, layout: Layout, chip: Chip, profile: Any = None, constants: Constants | None = None
+) -> StepTime:
+    """The time of one optimizer step of `work` under `layout` on `chip`, with its 90% interval.
+
+    `profile` (scaling.hardware.probes) corrects the terms by measured steps.
+    """
+    from scaling.hardware.uncertainty import half_width
+
+    c = constants or calibrated()
+    device = devices.view(chip, c, layout.precision)
+    terms, micro = step_terms(work, layout, device, c)
+    if profile is not None:
+        terms = profile.correct(terms)
+    seconds = sum(terms.values())
+    width = half_width(work, layout, chip, device, profile)
+    flops = work.model_flops_per_token * work.global_batch_tokens
+    return StepTime(
+        seconds=seconds,
+        lo=seconds * math.exp(-width),
+        hi=seconds * math.exp(width),
+        mfu=flops / (seconds * layout.n_chips * device.peak),
+        terms=tuple((name, value, MEANINGS[name]) for name, value in terms.items()),
+        micro_batch_seqs=micro,
+        notes=tuple(
+            f"{name}: no figure in the catalogue, a typical one is assumed" for name in device.assumed
+        ),
+    )
+
+
+def step_terms(
+    work: Workload, layout: Layout, device: Device, c: Constants
+) -> tuple[dict[str, float], float]:
+    """The terms of a step in seconds, by name, and the micro-batch (sequences) they are of."""
+    tpu, jax = device.kind == "tpu", layout.framework == "jax"
+    t, p, context = layout.tensor, layout.pipeline, layout.context
+    micro = micro_batch(work, layout, device)
+    steps = work.batch / layout.ranks / micro  # micro-batches a step
+    tokens = micro * work.seq_len / context  # per chip and micro-batch
+    layers = work.n_layers / p
+
+    # --- matmuls of one layer
+    d, f, tile = work.d_model, work.d_ff / t, device.tile
+    q = work.n_heads * work.head_dim / t
+    kv = max(work.n_kv_heads / t, 1) * work.head_dim
+    wide = (2 if work.gated_mlp else 1) * f
+    edge = (c.gemm_edge_tpu if tpu else c.gemm_edge_gpu) * device.gemm / device.memory
+    again = recomputed(layout)
+
+    def matmul(inner: float, outer: float) -> tuple[float, float]:
+        """Seconds of [tokens, inner] x [inner, outer]: ideal, and with edges and tiles."""
+        ideal = 2.0 * tokens * inner * outer / device.gemm
+        fill = padded(inner, tile) * padded(outer, tile) / (inner * outer)
+        return ideal, ideal * (fill + edge * (1 / tokens + 1 / inner + 1 / outer))
+
+    qkv, qkv_real = matmul(d, q + 2 * kv)
+    out, out_real = matmul(q, d)
+    up, up_real = matmul(d, wide)
+    down, down_real = matmul(f, d)
+    head, head_real = matmul(d, work.vocab / t)
+    ideal = (1 + BACKWARD) * (layers * (qkv + out + up + down) + head)
+    real = (1 + BACKWARD) * (layers * (qkv_real + out_real + up_real + down_real) + head_real)
+    share = (q * again.query + kv * (again.key + again.value)) / (q + 2 * kv)
+    redo = qkv_real * share + out_real * again.out + up_real * again.mlp_in + down_real * again.mlp_out
+
+    # --- attention
+    forward = 4.0 * tokens * q * work.mean_span
+    fill = padded(work.head_dim, tile) / work.head_dim
+    if layout.flash_attention:
+        rate = attention_share(layout, device, c) * device.peak / fill
+        rate *= work.mean_span / (work.mean_span + c.attention_edge)
+        look = forward / rate
+        scores = look * (1 + FLASH_BACKWARD)
+    else:  # scores are written out: the whole square of them, several times
+        square = tokens * work.seq_len * work.n_heads / t
+        look = 2 * forward / device.gemm + 16.0 * square / device.memory
+        scores = (1 + BACKWARD) * look
+    redo += look * again.attention
+
+    # --- memory traffic
+    fusion = (
+        c.elementwise_jax
+        if jax
+        else c.elementwise_megatron
+        if layout.framework == "megatron"
+        else c.elementwise_pytorch
+    )
+    values = 10.0 * d + 2.0 * (q + 2 * kv) + (4.0 if work.gated_mlp else 2.0) * f
+    touch = fusion * BF16 * values * tokens / device.memory
+    redo += touch * again.elementwise
+    traffic = 3.0 * layers * touch + c.logits_bytes * tokens * work.vocab / t / device.memory
+
+    # --- collectives that run beside a layer
+    compute = real + layers * (scores + redo) + traffic  # one micro-batch of one chip
+    fsdp = 0.0
+    if layout.fsdp > 1 and layout.zero >= 2:
+        held = (work.params / p / t) * BF16
+        passes = 3.0 if layout.zero == 3 else 2.0
+        wire = passes * held * (1 - 1 / layout.fsdp) / group_bandwidth(layout, device, c, layout.fsdp)
+        fsdp = max(c.fsdp_exposed * wire, wire - compute)
+    tensor = 0.0
+    if t > 1:
+        hops = 4.0 + (2.0 if again.out else 0.0)
+        wire = layers * hops * 2.0 * BF16 * tokens * d * (1 - 1 / t)
+        wire /= tensor_bandwidth(layout, device, c)
+        tensor = max((c.tensor_exposed_tpu if tpu else c.tensor_exposed_gpu) * wire, wire - compute)
+    ring = 0.0
+    if context > 1:
+        passed = layers * 3.0 * 2.0 * kv * BF16 * tokens * (context - 1)
+        ring = max(0.0, passed / tensor_bandwidth(layout, device, c) - layers * scores)
+
+    # --- host
+    launch = layers * c.layer_overhead_s
+    busy = compute + fsdp + tensor + ring + launch
+    if not jax:
+        launch += max(0.0, layers * c.host_layer_s - busy)
+
+    # --- once a step
+    once = busy + launch - layers * c.layer_overhead_s
+    bubble = (p - 1) / layout.interleave * once
+    hop = 0.0
+    if p > 1:
+        hop = steps * 2.0 * layout.interleave * BF16 * tokens * d / t / device.outer
+    owners = layout.fsdp * (layout.data if layout.zero in (1, 2) else 1)
+    weights = work.params / p / t
+    optimizer = c.optimizer_bytes * weights / owners / device.memory
+    gradients = 0.0
+    if layout.data > 1 or (layout.fsdp > 1 and layout.zero == 1):
+        wire = gradient_seconds(layout, device, c, weights)
+        gradients = max(c.grads_exposed * wire, wire - 0.5 * compute)
+    terms = {
+        "matmul": steps * ideal,
+        "matmul shape": steps * (real - ideal),
+        "recompute": steps * layers * redo,
+        "attention": steps * layers * scores,
+        "elementwise": steps * traffic,
+        "fsdp": steps * fsdp,
+        "tensor": steps * tensor,
+        "context": steps * ring,
+        "gradients": gradients,
+        "pipeline": bubble + hop,
+        "optimizer": optimizer,
+        "overhead": steps * launch + c.step_overhead_s,
+    }
+    groups = layout.slices if tpu else layout.n_chips / device.node
+    terms["stragglers"] = c.straggler * math.log2(max(groups, 1.0)) * sum(terms.values())
+    return terms, micro
+
+
+def attention_share(layout: Layout, device: Device, c: Constants) -> float:
+    """Share of peak of a fused attention, by the kernel generation that framework and chip imply."""
+    if device.kind == "tpu":
+        return c.attention_tpu
+    if device.peak < 400e12:
+        return c.attention_ampere
+    return c.attention_hopper_2023 if layout.framework == "pytorch" else c.attention_modern
+
+
+def group_bandwidth(layout: Layout, device: Device, c: Constants, ranks: int) -> float:
+    """Bytes/s per chip of a collective over `ranks` chips that lie `tensor` x `context` apart."""
+    if device.kind == "tpu":
+        if ranks * layout.tensor * layout.context * layout.pipeline > layout.n_chips / layout.slices:
+            return device.outer
+        free = device.axes - (1 if layout.tensor > 1 else 0)
+        return c.bus_share_tpu * device.inner * free / device.axes
+    near = layout.tensor * layout.context
+    if ranks * near <= device.node:
+        return c.bus_share_gpu * device.inner
+    members = max(1.0, device.node / near)
+    return c.bus_share_gpu * min(device.inner, device.outer * members)
+
+
+def tensor_bandwidth(layout: Layout, device: Device, c: Constants) -> float:
+    """Bytes/s per chip of the tensor (or context) axis: one torus axis, or the node's network."""
+    if device.kind == "tpu":
+        return c.bus_share_tpu * device.inner / device.axes
+    if layout.tensor * layout.context <= device.node:
+        return c.bus_share_gpu * device.inner
+    return c.bus_share_gpu * device.outer
+
+
+def gradient_seconds(layout: Layout, device: Device, c: Constants, weights: float) -> float:
+    """Seconds on the wire of the gradients' all-reduce (fp32 in megatron, else bf16), once a step."""
+    size = FP32 if layout.framework == "megatron" else BF16
+    if layout.zero == 3:
+        weights /= layout.fsdp
+        ranks = layout.data
+    else:
+        ranks = layout.data * layout.fsdp
+    volume = 2.0 * size * weights * (1 - 1 / ranks)
+    if device.kind == "tpu" and layout.slices > 1:
+        return volume / device.outer
+    spread = ranks * layout.tensor * layout.context * (layout.fsdp if layout.zero == 3 else 1)
+    if device.kind == "tpu" or spread <= device.node:
+        return volume / group_bandwidth(layout, device, c, ranks)
+    members = max(1.0, device.node / (layout.tensor * layout.context))
+    if layout.zero == 3:
+        members = max(1.0, members / layout.fsdp)
+    return volume / (c.bus_share_gpu * min(device.inner, device.outer * members))
