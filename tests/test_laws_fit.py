@@ -159,6 +159,21 @@ def test_intervals_cover_new_runs_in_simulation():
     assert 0.013 < np.mean(width) < 0.05
 
 
+def test_a_prior_that_pulls_the_optimum_does_not_pass_for_knowledge():
+    """True a = .6, the prior's centre .5: the interval must reach the truth, and past the data's own answer."""
+    law = PNormLaw(1.8172, 120.0, 9000.0, 0.28, 0.42)
+    hits, hits_of_draws = 0, 0
+    for seed in range(12):
+        result = fit(grid(law, 0.01, seed, np.geomspace(1e18, 3e19, 4)), bootstrap=40)
+        n, low, high = (float(v) for v in result.n_opt(1e20))
+        alone = float(result.prior_free.optimum(1e20)[0])
+        assert low <= alone <= high
+        assert result.d_opt(1e20)[1] * high * 6 == pytest.approx(1e20)
+        hits += low <= float(law.optimum(1e20)[0]) <= high
+        hits_of_draws += low * max(n / alone, 1) <= float(law.optimum(1e20)[0]) <= high * min(n / alone, 1)
+    assert hits >= 9 and hits > hits_of_draws
+
+
 def test_rows_of_one_run_do_not_count_as_independent():
     runs = grid(TRUE["pnorm"], noise=0.01, seed=1, sizes=8)
     once = runs.table.assign(run=[f"r{i}" for i in range(len(runs))])

@@ -89,12 +89,24 @@ class Fit:
     def _optimum(self, flops: ArrayLike, level: float, which: int) -> tuple[Floats, Floats, Floats]:
         c = floats(flops)
         point = self.law.optimum(c)[which]
-        spread = np.log(optimum_of(self.draws, c.ravel())[which])
-        low, high = np.quantile(spread, [0.5 - level / 2, 0.5 + level / 2], axis=0)
-        shape = np.shape(c)
-        low, high = low.reshape(shape) - np.log(point), high.reshape(shape) - np.log(point)
-        widen = self.inflation
-        return point, point * np.exp(widen * np.minimum(low, 0)), point * np.exp(widen * np.maximum(high, 0))
+        spread = np.log(optimum_of(self.draws, c.ravel())[which]).reshape(-1, *np.shape(c))
+        return point, *self.reach(point, spread, self.prior_free.optimum(c)[which], level)
+
+    def reach(
+        self, point: ArrayLike, log_draws: Floats, prior_free: ArrayLike, level: float = 0.9
+    ) -> tuple[Floats, Floats]:
+        """(lo, hi) of an optimum at `point` with draws ln x (k, ...) and the data's own answer `prior_free`.
+
+        The quantiles, widened by the past misses; then the same interval about the prior-free answer
+        joined to it. A prior that pulls the optimum off what the data say is not noise that resampling
+        sees: in simulation with true a = .6 the interval without the second part holds half the time.
+        """
+        point, free = floats(point), floats(prior_free)
+        low, high = np.quantile(log_draws, [0.5 - level / 2, 0.5 + level / 2], axis=0) - np.log(point)
+        pull = np.log(free / point)
+        low = self.inflation * np.minimum(low, 0) + np.minimum(pull, 0)
+        high = self.inflation * np.maximum(high, 0) + np.maximum(pull, 0)
+        return point * np.exp(np.maximum(low, -WIDEST)), point * np.exp(np.minimum(high, WIDEST))
 
     def extrapolation(self, params: ArrayLike, tokens: ArrayLike) -> Floats:
         """6 N D over that of the largest run of the table."""
