@@ -160,7 +160,7 @@ def test_intervals_cover_new_runs_in_simulation():
 
 
 def test_a_prior_that_pulls_the_optimum_does_not_pass_for_knowledge():
-    """True a = .6, the prior's centre .5: the interval must reach the truth, and past the data's own answer."""
+    """True a = .6, the prior's centre .5: the interval must reach the truth, past the data's own answer."""
     law = PNormLaw(1.8172, 120.0, 9000.0, 0.28, 0.42)
     hits, hits_of_draws = 0, 0
     for seed in range(12):
