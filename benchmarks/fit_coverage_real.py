@@ -180,12 +180,8 @@ def show(splits: list[Split], failed: list[tuple[str, int, str]]) -> None:
         coverage, width = over(both, method, factor)
         print(f"  {method} x {factor:.2f} covers {coverage:.2f} at {width:.1f}%,"
               f" {target} {aim[0]:.2f} at {aim[1]:.1f}%")  # fmt: skip
-    print(
-        "\n% of the loss: bias and spread of the errors, half-width, standard deviations of parameters and noise"
-    )
-    print(
-        "tail: 90% quantile of the residuals of the runs fitted, over what their noise would give if normal"
-    )
+    print("\n% of the loss: bias and spread of the errors, half-width, sd of parameters and noise")
+    print("tail: 90% quantile of the residuals of the runs fitted, over that of normal noise")
     columns = ["bias", "spread", "half", "params", "noise", "inflation", "tail", "covered"]
     print(f"{'':22}{'train':>6}{'test':>5}{'reach':>6}" + "".join(f"{c:>10}" for c in columns))
     for s in splits:
