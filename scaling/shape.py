@@ -22,7 +22,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 Count = Literal["total", "total-less-input-embedding", "non-embedding"]
@@ -120,17 +120,24 @@ class Shape:
             rows.append(Param(("head", "kernel"), (d, self.vocab), ("embed", "vocab"), 0.0, "head"))
         return tuple(rows)
 
-    @cached_property
+    @property
     def params_embedding(self) -> int:
-        return sum(p.size for p in self.table if p.group == "embedding")
+        return self._sizes["embedding"]
+
+    @property
+    def params_head(self) -> int:
+        return self._sizes["head"]
 
     @cached_property
-    def params_head(self) -> int:
-        return sum(p.size for p in self.table if p.group == "head")
+    def _sizes(self) -> dict[str, int]:
+        """Parameters by group. All blocks are alike, so the table of one block says it for any depth:
+        a search over thousands of shapes would otherwise list millions of parameters."""
+        rest, block = _one_block(dataclasses.replace(self, layers=1))
+        return {group: rest[group] + self.layers * block[group] for group in rest}
 
     def params(self, count: Count = "total") -> int:
         """Number of parameters under the named counting convention (see the module's docstring)."""
-        total = sum(p.size for p in self.table)
+        total = sum(self._sizes.values())
         if count == "total":
             return total
         if count == "total-less-input-embedding":
@@ -139,10 +146,10 @@ class Shape:
             return total - self.params_embedding - self.params_head
         raise ValueError(f"unknown parameter count {count!r}; known are {', '.join(COUNTS)}.")
 
-    @cached_property
+    @property
     def matmul_params(self) -> int:
         """Weights that each token multiplies: all matrices, the head included, a mere lookup not."""
-        matrices = sum(p.size for p in self.table if p.group in ("hidden", "head"))
+        matrices = self._sizes["hidden"] + self._sizes["head"]
         return matrices + (self.params_embedding if self.tied else 0)
 
     def flops_per_token(
@@ -171,6 +178,15 @@ class Shape:
 
     def to_dict(self) -> dict[str, int | bool]:
         return dataclasses.asdict(self)
+
+
+@lru_cache(maxsize=4096)
+def _one_block(shape: Shape) -> tuple[dict[str, int], dict[str, int]]:
+    """Parameters by group outside and inside the only block of a one-layer shape."""
+    rest, block = ({"embedding": 0, "hidden": 0, "head": 0, "norm": 0} for _ in range(2))
+    for row in shape.table:
+        (block if row.path[0] == "layer_0" else rest)[row.group] += row.size
+    return rest, block
 
 
 # Small enough that short runs can move the table at their own learning rate, large enough that
