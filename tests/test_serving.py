@@ -100,6 +100,31 @@ def test_palm_540b_on_64_tpu_v4_comes_near_its_published_latency():
     assert 0.029 / 3 < low.decode_step_s < 0.029
 
 
+def test_decode_speed_is_that_of_published_measurements():
+    # gpt-fast's README (0f925b5), tokens per second at batch 1 on 1 to 8 A100 80GB, five-token prompts.
+    llama2_7b = Workload(32, 4096, 11_008, 32, 32, 128, 32_000, 4096, 4096)
+    llama2_70b = dataclasses.replace(LLAMA_70B, vocab=32_000)
+    measured = [(llama2_7b, n, 2, t) for n, t in ((1, 104.9), (2, 168.84), (4, 254.02), (8, 328.43))]
+    measured += [(llama2_70b, n, 2, t) for n, t in ((2, 21.32), (4, 38.01), (8, 62.5))] + [
+        (llama2_70b, 1, 1, 19.13)
+    ]
+    errors = []
+    for model, chips, width, tokens_per_s in measured:
+        run = serving(
+            model,
+            find_chip("a100"),
+            chips,
+            prompt=5,
+            answer=200,
+            batch=1,
+            weight_bytes_each=width,
+            memory_share=1.0,
+        )
+        errors.append(abs(run.tokens_per_s / tokens_per_s - 1))
+    assert sum(errors) / len(errors) < 0.07
+    assert max(errors) < 0.13
+
+
 def test_price_and_assumptions():
     run = serving(LLAMA_8B, H100, price_usd=3.6)
     dollars_per_token = 3.6 / 3600 / run.with_prefill_tokens_per_s_per_chip

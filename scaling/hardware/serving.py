@@ -27,9 +27,9 @@ COMPUTE_SHARE = Assumption(
 )
 BANDWIDTH_SHARE = Assumption(
     "share of the memory bandwidth in decode",
-    0.80,
+    0.69,
     "ratio",
-    "assumed; engines reach 55% to 85% of the rated bandwidth",
+    "gpt-fast README (0f925b5): Llama-2-7B on one A100 80GB reads 1,397 of 2,039 GB/s",
 )
 MEMORY_SHARE = Assumption(
     "share of the memory for weights and cache",
@@ -38,7 +38,10 @@ MEMORY_SHARE = Assumption(
     "vLLM's default, gpu_memory_utilization=0.9 (Kwon et al. 2023, arXiv:2309.06180)",
 )
 LINK_LATENCY = Assumption(
-    "latency of one all-reduce", 10e-6, "s", "assumed; small all-reduces inside a node take 5 to 20 us"
+    "time of one all-reduce beside its bytes",
+    25e-6,
+    "s",
+    "fitted to the tensor-parallel rows of gpt-fast's README (0f925b5; 2, 4 and 8 A100)",
 )
 LARGEST_BATCH = 65_536
 
