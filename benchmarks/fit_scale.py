@@ -32,9 +32,8 @@ def main() -> int:
     if args.one:
         print(json.dumps(measured(args.one)))
         return 0
-    print(
-        f"{'rows':>8} {'read, s':>8} {'fit, s':>8} {'peak, MB':>9} {'above base':>11} {'bytes/row':>10} {'a':>7}"
-    )
+    heads = ("rows", "read, s", "fit, s", "peak, MB", "above base", "bytes/row", "a")
+    print(" ".join(f"{head:>10}" for head in heads))
     with tempfile.TemporaryDirectory() as folder:
         base = 0.0
         for count in (SMALL, *args.rows):
@@ -44,8 +43,8 @@ def main() -> int:
             got = json.loads(subprocess.run(call, capture_output=True, text=True, check=True).stdout)
             base = base or got["peak_bytes"]
             above = got["peak_bytes"] - base
-            print(f"{count:8} {got['read_s']:8.2f} {got['fit_s']:8.2f} {got['peak_bytes'] / 1e6:9.0f}"
-                  f" {above / 1e6:11.0f} {above / count:10.0f} {got['a']:7.4f}")  # fmt: skip
+            print(f"{count:10} {got['read_s']:10.2f} {got['fit_s']:10.2f} {got['peak_bytes'] / 1e6:10.0f}"
+                  f" {above / 1e6:10.0f} {above / count:10.0f} {got['a']:10.4f}")  # fmt: skip
     return 0
 
 
