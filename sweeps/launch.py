@@ -21,9 +21,9 @@ from scaling.recipe import Recipe
 from scaling.shape import Shape
 from sweeps import store
 from sweeps.data import check_data
-from sweeps.engines.local import Task, failures, run_tasks
+from sweeps.engines.base import Engine, Task, failures
+from sweeps.engines.local import LocalEngine
 from sweeps.engines.progress import Quiet
-from sweeps.engines.slots import available_slots
 from sweeps.timing import training_seconds
 from sweeps.worker import DEFAULT_RUNNER
 
@@ -91,6 +91,7 @@ def launch(
     workers: int | None = None,
     progress: Quiet | None = None,
     runner: str = DEFAULT_RUNNER,
+    engine: Engine | None = None,
 ) -> dict[str, Any]:
     """Train the plan's runs below FOLDER/launch (FOLDER: the plan's own folder) and say how they ended.
 
@@ -119,7 +120,7 @@ def launch(
         for run in runs
         if store.result_of(place / run.name) is None
     ]
-    outcomes = run_tasks(tasks, available_slots(workers), runner, progress)
+    outcomes = (engine or LocalEngine(workers, runner)).run(tasks, progress or Quiet())
     if problem := failures(outcomes):
         raise ScalingError(f"{place}: {problem}")
     found = results(folder)
@@ -134,10 +135,8 @@ def launch(
                 "params": run.shape.params(),
                 "tokens": run.tokens,
                 "seed": run.seed,
-                "status": found[run.name]["status"],
-                "loss": found[run.name].get("loss"),
-                "loss_se": found[run.name].get("loss_se"),
-                "time_s": found[run.name].get("time_s"),
+                "status": found.get(run.name, {}).get("status", "waiting"),
+                **{key: found.get(run.name, {}).get(key) for key in ("loss", "loss_se", "time_s")},
             }
             for run in runs
         ],

@@ -16,9 +16,9 @@ from scaling.shape import ShapeFamily
 from sweeps import store
 from sweeps.data import prepare_data, usable_tokens
 from sweeps.design import FEW_STEPS, Cell, Design, OptimumRule, extend, isoflop_design
-from sweeps.engines.local import Task, failures, run_tasks
+from sweeps.engines.base import Engine, Task, failures
+from sweeps.engines.local import LocalEngine
 from sweeps.engines.progress import Quiet
-from sweeps.engines.slots import available_slots
 from sweeps.store import Sweep
 from sweeps.timing import COMPILE_S, training_seconds, wall_seconds
 from sweeps.worker import DEFAULT_RUNNER
@@ -68,9 +68,9 @@ def prepare(folder: str | Path, settings: Settings) -> Sweep:
     return Sweep(folder, design, settings.recipe, data)
 
 
-def preview(sweep: Sweep, workers: int | None = None) -> dict[str, Any]:
+def preview(sweep: Sweep, workers: int | None = None, engine: Engine | None = None) -> dict[str, Any]:
     """What the sweep will cost: its cells with FLOPs, steps, tokens and the time expected of them."""
-    slots = available_slots(workers)
+    places = (engine or LocalEngine(workers)).places
     design = sweep.design
     cells = [
         {
@@ -95,8 +95,10 @@ def preview(sweep: Sweep, workers: int | None = None) -> dict[str, Any]:
         "data": asdict(sweep.data),
         "cells": cells,
         "flops": design.flops,
-        "workers": len(slots),
-        "time_s": wall_seconds(((c.shape, seconds_of(c, design)) for c in open_cells), len(slots)),
+        "workers": places,
+        "time_s": wall_seconds(
+            ((c.shape, seconds_of(c, design)) for c in open_cells), places or max(1, len(open_cells))
+        ),
         "notes": list(design.notes),
     }
 
@@ -106,23 +108,30 @@ def run(
     workers: int | None = None,
     progress: Quiet | None = None,
     runner: str = DEFAULT_RUNNER,
+    engine: Engine | None = None,
 ) -> dict[str, Any]:
-    """Run what is not finished, write runs.csv, and say how it went.
+    """Run what is not finished on `engine`, write runs.csv, and say how it went.
+
+    Without an engine, `workers` processes of this machine train the cells with `runner`.
 
     A budget whose best size turns out to lie at the edge of its grid gets a further size there (see
     `sweeps.design.extend`). Raises ScalingError naming the runs that failed, after writing the table
     of the others.
     """
     began = time.monotonic()
+    engine = engine or LocalEngine(workers, runner)
     ran = 0
     while True:
         sweep = store.create(sweep.folder, sweep.design, sweep.recipe, sweep.data)
         tasks = open_tasks(sweep)
-        outcomes = run_tasks(tasks, available_slots(workers), runner, progress)
-        ran += len(tasks)
+        outcomes = engine.run(tasks, progress or Quiet())
+        left = sum(outcome.state == "waiting" for outcome in outcomes.values())
+        ran += len(tasks) - left
         store.write_runs(sweep)
         if problem := failures(outcomes):
             raise ScalingError(f"{sweep.folder}: {problem}")
+        if left:  # the engine has handed them out and will not wait: no minimum to judge yet
+            break
         wider = extend(sweep.design, losses(sweep))
         if wider is sweep.design:
             break
@@ -134,6 +143,8 @@ def run(
         "done": sum(state.state == "done" for state in states),
         "diverged": [state.id for state in states if state.state == "diverged"],
         "ran": ran,
+        "waiting": left,
+        "engine": engine.name,
         "flops": sweep.design.flops,
         "time_s": time.monotonic() - began,
         "runs": str(sweep.folder / "runs.csv"),

@@ -12,7 +12,8 @@ import pytest
 
 from scaling.errors import ScalingError, UsageError
 from scaling.files import read_json, write_json
-from sweeps.engines.local import Task, choose, failures, run_tasks
+from sweeps.engines.base import Task, failures
+from sweeps.engines.local import choose, run_tasks
 from sweeps.engines.progress import Lines, Remaining
 from sweeps.engines.slots import Slot, available_slots, usable_cores
 from sweeps.locks import FolderLock, is_held
@@ -106,7 +107,8 @@ def test_workers_end_with_their_parent_and_the_same_call_resumes(tmp_path, how):
     made = tasks(tmp_path, {"seconds": 60})
     code = f"""
 from pathlib import Path
-from sweeps.engines.local import Task, run_tasks
+from sweeps.engines.base import Task
+from sweeps.engines.local import run_tasks
 from sweeps.engines.slots import Slot
 run_tasks([Task("run0", Path({str(made[0].folder)!r}))], [Slot("w", {CORE})], runner={RUNNER!r})
 """

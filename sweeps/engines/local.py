@@ -20,47 +20,18 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Any
 
 from scaling.errors import ScalingError
-from scaling.files import write_json
+from sweeps.engines.base import ATTEMPTS, Outcome, Task, note_status
 from sweeps.engines.progress import Quiet
 from sweeps.engines.slots import Slot, available_slots, worker_environment
 from sweeps.worker import DEFAULT_RUNNER
 
-ATTEMPTS = 2
 BUSY_RETRY_S = 1.0
 # A run this much longer than the worker's own next one goes first, compiled or not: started late,
 # it would leave the other cores idle at the end.
 LONG = 2.0
-
-
-@dataclass(frozen=True)
-class Task:
-    """A run to do: `group` names what shares compiled programs, `seconds` is its expected time.
-
-    `first` puts it before all others.
-    """
-
-    name: str
-    folder: Path
-    group: str = ""
-    seconds: float = 1.0
-    first: bool = False
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: state done, diverged or failed; `error` and `log` for the failed."""
-
-    name: str
-    state: str
-    loss: float | None = None
-    time_s: float | None = None
-    attempts: int = 1
-    error: str | None = None
-    log: Path | None = None
 
 
 @dataclass(eq=False)
@@ -93,6 +64,22 @@ class Worker:
                     stream.close()
 
 
+@dataclass(frozen=True)
+class LocalEngine:
+    """This machine: one worker per core or accelerator, at most `workers`."""
+
+    workers: int | None = None
+    runner: str = DEFAULT_RUNNER
+    name: str = "local"
+
+    @property
+    def places(self) -> int:
+        return len(available_slots(self.workers))
+
+    def run(self, tasks: Sequence[Task], progress: Quiet) -> dict[str, Outcome]:
+        return run_tasks(tasks, available_slots(self.workers), self.runner, progress)
+
+
 def run_tasks(
     tasks: Sequence[Task],
     slots: Sequence[Slot] | None = None,
@@ -108,19 +95,6 @@ def run_tasks(
         return engine.run()
     finally:
         engine.close()
-
-
-def failures(outcomes: dict[str, Outcome]) -> str | None:
-    """One sentence that names the failed runs and their logs; None when there are none."""
-    failed = [outcome for outcome in outcomes.values() if outcome.state == "failed"]
-    if not failed:
-        return None
-    named = "; ".join(f"{o.name} ({o.error}; log: {o.log})" for o in failed[:3])
-    more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
-    return (
-        f"{len(failed)} of {len(outcomes)} runs failed after {ATTEMPTS} attempts: {named}{more}. "
-        "The same command tries them again."
-    )
 
 
 class _Engine:
@@ -267,17 +241,8 @@ class _Engine:
             self._hire(worker.slot)
 
     def _note_status(self, task: Task, worker: Worker, state: str, error: str | None = None) -> None:
-        write_json(
-            task.folder / "status.json",
-            {
-                "state": state,
-                "attempts": self.attempts.get(task.name, 0),
-                "worker": worker.slot.name,
-                "pid": worker.process.pid,
-                "error": error,
-                "changed": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            },
-        )
+        place = {"worker": worker.slot.name, "pid": worker.process.pid}
+        note_status(task.folder, state, self.attempts.get(task.name, 0), error, **place)
 
 
 def choose(tasks: Sequence[Task], own: set[str], others: set[str]) -> Task | None:
