@@ -30,6 +30,7 @@ class Constants:
     attention_modern: float
     attention_tpu: float
     attention_edge: float
+    scores_bytes: float
     elementwise_pytorch: float
     elementwise_megatron: float
     elementwise_jax: float
@@ -38,6 +39,8 @@ class Constants:
     bus_share_gpu: float
     bus_share_tpu: float
     fsdp_exposed: float
+    fsdp_exposed_tpu: float
+    weight_bytes: float
     grads_exposed: float
     tensor_exposed_gpu: float
     tensor_exposed_tpu: float
@@ -45,6 +48,7 @@ class Constants:
     layer_overhead_s: float
     step_overhead_s: float
     host_layer_s: float
+    host_collective_s: float
 
 
 @dataclass(frozen=True)

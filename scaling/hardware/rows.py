@@ -23,12 +23,14 @@ CHOICES = {
     "remat": ("none", "minimal", "custom", "full", "unknown"),
     "framework": ("jax", "pytorch", "megatron"),
     "precision": ("bf16", "fp16", "fp8"),
+    "kernels": ("2023", "modern"),
     "zero": (0, 1, 2, 3),
 }
-LABELS = ("name", "note", "remat_raw", "parallelism_known", "step_time_s")  # allowed beside, not read here
+LABELS = ("name", "note", "remat_raw", "step_time_s")  # allowed beside, not read here
 WORK = {field.name: field for field in dataclasses.fields(Workload)}
 LAYOUT = {field.name: field for field in dataclasses.fields(Layout)}
-BOOLEANS = ("gated_mlp", "tied", "offload", "flash_attention")
+BOOLEANS = ("gated_mlp", "tied", "offload", "flash_attention", "parallelism_known")
+CHUNK = 3  # layers of a chunk in an interleaved pipeline, where a Megatron run does not state it
 LARGEST = 10**15  # beyond it a count is a slip of the pen
 
 
@@ -80,7 +82,7 @@ def parse_row(row: Any, where: str) -> Row:
     values = {name: _value(name, row[name], where) for name in row if name in WORK or name in LAYOUT}
     values = {name: value for name, value in values.items() if value is not None}
     work = Workload(**{name: value for name, value in values.items() if name in WORK})
-    layout, notes = _layout({n: v for n, v in values.items() if n in LAYOUT}, where)
+    layout, notes = _layout({n: v for n, v in values.items() if n in LAYOUT}, work.n_layers, where)
     _check(work, layout, where)
     measured = row.get("step_time_s")
     if measured is not None and not (_number(measured) and measured > 0):
@@ -117,19 +119,23 @@ def _value(name: str, value: Any, where: str) -> Any:
     return int(value)
 
 
-def _layout(values: dict[str, Any], where: str) -> tuple[Layout, tuple[str, ...]]:
+def _layout(values: dict[str, Any], layers: int, where: str) -> tuple[Layout, tuple[str, ...]]:
     """The layout, the axes left out filled in: chips that no axis claims go to fsdp."""
     chips = values["n_chips"]
     claimed = math.prod(values.get(axis, 1) for axis in ("data", "fsdp", "tensor", "pipeline", "context"))
     if "fsdp" not in values and chips % claimed == 0:
         values["fsdp"] = chips // claimed
+    notes: tuple[str, ...] = ()
     layout = Layout(**values)
+    if layout.pipeline > 1 and "interleave" not in values and layout.framework == "megatron":
+        layout = dataclasses.replace(layout, interleave=max(1, round(layers / layout.pipeline / CHUNK)))
+        notes = (f"interleave is not stated: {layout.interleave} chunks of layers a stage are assumed",)
     if layout.product == chips:
-        return layout, ()
+        return layout, notes
     words = f"data x fsdp x tensor x pipeline x context = {layout.product}, but n_chips is {chips}"
     if layout.product > 2 * chips or chips > 2 * layout.product:
         raise ScalingError(f"{where}: {words}.")
-    return layout, (f"{words}: the time is that of the stated axes",)
+    return layout, (*notes, f"{words}: the time is that of the stated axes")
 
 
 def _check(work: Workload, layout: Layout, where: str) -> None:

@@ -18,12 +18,16 @@ from scaling.hardware.catalogue import Chip
 from scaling.hardware.constants import Constants, calibrated
 from scaling.hardware.device import Device
 from scaling.hardware.remat import recomputed
+from scaling.hardware.uncertainty import half_width
 from scaling.hardware.workload import Layout, Workload
 
 BF16, FP32 = 2, 4
 MFU_CONVENTION = "model_causal"
 BACKWARD = 2.0  # a matmul's backward pass is two of its size
-FLASH_BACKWARD = 2.5  # a fused attention's backward recomputes the scores: five products for two
+FLASH_BACKWARD = (
+    3.0  # a fused attention's backward: five products for two, each slower (FlashAttention-2, fig. 4)
+)
+SOFT = 4.0  # exponent of the soft maximum of two times that mostly overlap
 
 
 @dataclass(frozen=True)
@@ -86,17 +90,14 @@ def estimate_step(
 ) -> StepTime:
     """The time of one optimizer step of `work` under `layout` on `chip`, with its 90% interval.
 
-    `profile` (scaling.hardware.probes) corrects the terms by measured steps.
+    `profile` (scaling.hardware.probes) brings constants corrected by measured steps; `constants`
+    replaces both.
     """
-    from scaling.hardware.uncertainty import half_width
-
-    c = constants or calibrated()
+    c = constants or (calibrated() if profile is None else profile.constants)
     device = devices.view(chip, c, layout.precision)
     terms, micro = step_terms(work, layout, device, c)
-    if profile is not None:
-        terms = profile.correct(terms)
     seconds = sum(terms.values())
-    width = half_width(work, layout, chip, device, profile)
+    width = half_width(terms, layout, chip, device, profile)
     flops = work.model_flops_per_token * work.global_batch_tokens
     return StepTime(
         seconds=seconds,
@@ -150,24 +151,18 @@ def step_terms(
     forward = 4.0 * tokens * q * work.mean_span
     fill = padded(work.head_dim, tile) / work.head_dim
     if layout.flash_attention:
-        rate = attention_share(layout, device, c) * device.peak / fill
+        rate = attention_share(work, layout, device, c) * device.peak / fill
         rate *= work.mean_span / (work.mean_span + c.attention_edge)
         look = forward / rate
         scores = look * (1 + FLASH_BACKWARD)
     else:  # scores are written out: the whole square of them, several times
         square = tokens * work.seq_len * work.n_heads / t
-        look = 2 * forward / device.gemm + 16.0 * square / device.memory
+        look = 2 * forward / device.gemm + c.scores_bytes * square / device.memory
         scores = (1 + BACKWARD) * look
     redo += look * again.attention
 
     # --- memory traffic
-    fusion = (
-        c.elementwise_jax
-        if jax
-        else c.elementwise_megatron
-        if layout.framework == "megatron"
-        else c.elementwise_pytorch
-    )
+    fusion = fused_traffic(work, layout, c)
     values = 10.0 * d + 2.0 * (q + 2 * kv) + (4.0 if work.gated_mlp else 2.0) * f
     touch = fusion * BF16 * values * tokens / device.memory
     redo += touch * again.elementwise
@@ -175,13 +170,16 @@ def step_terms(
 
     # --- collectives that run beside a layer
     compute = real + layers * (scores + redo) + traffic  # one micro-batch of one chip
+    weights = work.params / p / t  # of a chip's stage, before FSDP shards them
     fsdp = 0.0
     if layout.fsdp > 1 and layout.zero >= 2:
-        held = (work.params / p / t) * BF16
-        passes = 3.0 if layout.zero == 3 else 2.0
-        wire = passes * held * (1 - 1 / layout.fsdp) / group_bandwidth(layout, device, c, layout.fsdp)
-        fsdp = max(c.fsdp_exposed * wire, wire - compute)
-    tensor = 0.0
+        wire = (3.0 if layout.zero == 3 else 2.0) * gather_seconds(layout, device, c, weights * BF16)
+        if layout.zero == 2 and p > 1:  # a pipeline keeps its weights until the last micro-batch
+            wire /= steps
+        fsdp = max((c.fsdp_exposed_tpu if tpu else c.fsdp_exposed) * wire, wire - compute)
+        if not tpu:
+            fsdp += c.weight_bytes * weights / device.memory
+    tensor, hops = 0.0, 0.0
     if t > 1:
         hops = 4.0 + (2.0 if again.out else 0.0)
         wire = layers * hops * 2.0 * BF16 * tokens * d * (1 - 1 / t)
@@ -192,20 +190,21 @@ def step_terms(
         passed = layers * 3.0 * 2.0 * kv * BF16 * tokens * (context - 1)
         ring = max(0.0, passed / tensor_bandwidth(layout, device, c) - layers * scores)
 
-    # --- host
-    launch = layers * c.layer_overhead_s
-    busy = compute + fsdp + tensor + ring + launch
+    # --- host: where Python launches every kernel, a layer takes no less than its launches
+    gaps = layers * c.layer_overhead_s
+    busy = compute + fsdp + tensor + ring + gaps
+    launch = gaps
     if not jax:
-        launch += max(0.0, layers * c.host_layer_s - busy)
+        host = layers * (c.host_layer_s * (3.0 + again.elementwise) + c.host_collective_s * hops)
+        launch += (busy**SOFT + host**SOFT) ** (1 / SOFT) - busy
 
     # --- once a step
-    once = busy + launch - layers * c.layer_overhead_s
+    once = busy - gaps + launch
     bubble = (p - 1) / layout.interleave * once
     hop = 0.0
     if p > 1:
         hop = steps * 2.0 * layout.interleave * BF16 * tokens * d / t / device.outer
     owners = layout.fsdp * (layout.data if layout.zero in (1, 2) else 1)
-    weights = work.params / p / t
     optimizer = c.optimizer_bytes * weights / owners / device.memory
     gradients = 0.0
     if layout.data > 1 or (layout.fsdp > 1 and layout.zero == 1):
@@ -230,27 +229,50 @@ def step_terms(
     return terms, micro
 
 
-def attention_share(layout: Layout, device: Device, c: Constants) -> float:
+def modern(work: Workload, layout: Layout) -> bool:
+    """Whether a PyTorch run uses the kernels of 2024 and later: as stated, or since it slides a window."""
+    if layout.kernels is not None:
+        return layout.kernels == "modern"
+    return layout.framework != "pytorch" or work.sliding_window is not None
+
+
+def attention_share(work: Workload, layout: Layout, device: Device, c: Constants) -> float:
     """Share of peak of a fused attention, by the kernel generation that framework and chip imply."""
     if device.kind == "tpu":
         return c.attention_tpu
     if device.peak < 400e12:
         return c.attention_ampere
-    return c.attention_hopper_2023 if layout.framework == "pytorch" else c.attention_modern
+    return c.attention_modern if modern(work, layout) else c.attention_hopper_2023
 
 
-def group_bandwidth(layout: Layout, device: Device, c: Constants, ranks: int) -> float:
-    """Bytes/s per chip of a collective over `ranks` chips that lie `tensor` x `context` apart."""
-    if device.kind == "tpu":
-        if ranks * layout.tensor * layout.context * layout.pipeline > layout.n_chips / layout.slices:
-            return device.outer
-        free = device.axes - (1 if layout.tensor > 1 else 0)
-        return c.bus_share_tpu * device.inner * free / device.axes
+def fused_traffic(work: Workload, layout: Layout, c: Constants) -> float:
+    """Elementwise memory traffic over that of unfused kernels."""
+    if layout.framework == "megatron":
+        return c.elementwise_megatron
+    return c.elementwise_jax if modern(work, layout) else c.elementwise_pytorch
+
+
+def gather_seconds(layout: Layout, device: Device, c: Constants, size: float) -> float:
+    """Seconds on the wire to gather (or reduce and scatter) `size` bytes over the fsdp axis.
+
+    Inside a node or slice every chip receives all of it; between them a node's chips share the
+    transfer, each fetching its part over its own link to the slow network.
+    """
     near = layout.tensor * layout.context
-    if ranks * near <= device.node:
+    if device.kind == "tpu":
+        inside = min(layout.fsdp, max(1.0, layout.n_chips / layout.slices / near / layout.pipeline))
+        free = device.axes - (1 if near > 1 else 0)
+        fast = c.bus_share_tpu * device.inner * free / device.axes
+        between = 1 - inside / layout.fsdp
+        return size * (1 - 1 / inside) / fast + size * between / inside / device.outer
+    return size * (1 - 1 / layout.fsdp) / ring_bandwidth(near * layout.fsdp, near, device, c)
+
+
+def ring_bandwidth(spread: float, near: float, device: Device, c: Constants) -> float:
+    """Bytes/s per GPU of a ring whose members lie `near` apart and together span `spread` chips."""
+    if spread <= device.node:
         return c.bus_share_gpu * device.inner
-    members = max(1.0, device.node / near)
-    return c.bus_share_gpu * min(device.inner, device.outer * members)
+    return c.bus_share_gpu * min(device.inner, device.outer * max(1.0, device.node / near))
 
 
 def tensor_bandwidth(layout: Layout, device: Device, c: Constants) -> float:
@@ -271,12 +293,7 @@ def gradient_seconds(layout: Layout, device: Device, c: Constants, weights: floa
     else:
         ranks = layout.data * layout.fsdp
     volume = 2.0 * size * weights * (1 - 1 / ranks)
-    if device.kind == "tpu" and layout.slices > 1:
-        return volume / device.outer
-    spread = ranks * layout.tensor * layout.context * (layout.fsdp if layout.zero == 3 else 1)
-    if device.kind == "tpu" or spread <= device.node:
-        return volume / group_bandwidth(layout, device, c, ranks)
-    members = max(1.0, device.node / (layout.tensor * layout.context))
-    if layout.zero == 3:
-        members = max(1.0, members / layout.fsdp)
-    return volume / (c.bus_share_gpu * min(device.inner, device.outer * members))
+    if device.kind == "tpu":
+        return volume / (device.outer if layout.slices > 1 else c.bus_share_tpu * device.inner / device.axes)
+    near = layout.tensor * layout.context * (layout.fsdp if layout.zero == 3 else 1)
+    return volume / ring_bandwidth(ranks * near, near, device, c)

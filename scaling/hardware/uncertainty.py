@@ -1,14 +1,84 @@
-"""How far an estimate may be off: the spread of errors on published rows, wider where less is known."""
+"""How far an estimate may be off: each term's own doubt, carried to the sum, and what is unknown about the chip.
+
+A term that published rows pin down (matmuls) has little doubt, one that differs from cluster to
+cluster (collectives, launches) has much; a step made of doubtful terms gets a wide interval. Chips
+and frameworks that no published row calibrated add theirs. The figures are standard deviations of
+logarithms; `benchmarks/planner_step_time.py` measures what share of published rows the intervals hold.
+"""
 
 from __future__ import annotations
 
+import csv
+import math
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from scaling.hardware.catalogue import Chip
 from scaling.hardware.device import Device
-from scaling.hardware.workload import Layout, Workload
+from scaling.hardware.workload import Layout
+
+NORMAL_90 = 1.645
+BASE = 0.022  # what remains on a calibrated chip when compute is all there is
+DOUBT = {  # of each term, relative to itself
+    "matmul": 0.0,
+    "matmul shape": 0.3,
+    "recompute": 0.08,
+    "attention": 0.1,
+    "elementwise": 0.15,
+    "fsdp": 0.25,
+    "tensor": 0.3,
+    "context": 0.4,
+    "gradients": 0.4,
+    "pipeline": 0.3,
+    "optimizer": 0.3,
+    "overhead": 0.4,
+    "stragglers": 0.5,
+}
+NEW_CHIP = 0.06  # no published row of this chip was fitted, only of others
+NEW_FRAMEWORK = 0.04  # ... or of this framework on this chip
+NEW_FORMAT = 0.1  # fp8: scaling, casts and transposes differ by recipe
+NEW_LAYOUT = 0.1  # the source does not state the layout
+NEW_FIGURE = 0.04  # each bandwidth that is assumed
+EAGER_SCORES = 0.05  # attention that writes its scores out
+PROBED = 0.075  # what remains after probes of a machine, on shapes that were not probed
+MOST = 0.45  # wider than a factor of 2 in all says nothing
 
 
-def half_width(work: Workload, layout: Layout, chip: Chip, device: Device, profile: Any) -> float:
+@cache
+def calibrated_on() -> frozenset[tuple[str, str]]:
+    """(chip, framework) pairs that published rows calibrated."""
+    with open(Path(__file__).parent / "calibrated.csv", encoding="utf-8", newline="") as stream:
+        return frozenset((row["chip"], row["framework"]) for row in csv.DictReader(stream))
+
+
+@cache
+def calibrated_chips() -> frozenset[str]:
+    return frozenset(chip for chip, _ in calibrated_on())
+
+
+def half_width(
+    terms: Mapping[str, float], layout: Layout, chip: Chip, device: Device, profile: Any = None
+) -> float:
     """Half the 90% interval of the logarithm of the step time."""
-    return 0.1
+    total = sum(terms.values())
+    square = 0.0
+    for name, value in terms.items():
+        part = DOUBT[name] * value
+        square += part * part
+    variance = BASE * BASE + square / (total * total)
+    if chip.name not in calibrated_chips():
+        variance += NEW_CHIP**2
+    elif (chip.name, layout.framework) not in calibrated_on():
+        variance += NEW_FRAMEWORK**2
+    if layout.precision == "fp8":
+        variance += NEW_FORMAT**2
+    if not layout.parallelism_known:
+        variance += NEW_LAYOUT**2
+    if not layout.flash_attention:
+        variance += EAGER_SCORES**2
+    variance += len(device.assumed) * NEW_FIGURE**2
+    if profile is not None and chip.name in profile.chips:
+        variance = PROBED**2 + variance / (1 + profile.probes)
+    return min(NORMAL_90 * math.sqrt(variance), MOST)

@@ -103,7 +103,9 @@ class Layout:
     data-parallel ranks share (1 optimizer, 2 and gradients, 3 and weights: FSDP).
     `micro_batch_seqs` is sequences per data-parallel rank and micro-step, None where unknown.
     `remat_saved` lists what a `custom` or `minimal` policy keeps (names in `SAVEABLE`); the rest is
-    recomputed; `offload` moves what is kept to the host.
+    recomputed; `offload` moves what is kept to the host. `kernels` dates the fused kernels of a PyTorch
+    run (2023, or `modern`: FlashAttention-3 or cuDNN and a compiler); `parallelism_known` is false where
+    a published run does not state its layout.
     """
 
     n_chips: int = 1
@@ -124,6 +126,8 @@ class Layout:
     framework: str = "jax"
     flash_attention: bool = True
     precision: str = "bf16"
+    kernels: Literal["2023", "modern"] | None = None
+    parallelism_known: bool = True
 
     @property
     def ranks(self) -> int:
