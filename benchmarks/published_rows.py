@@ -55,7 +55,7 @@ def load_published(path: str) -> list[Run]:
 
 
 def load_vtrain(path: str) -> list[Run]:
-    """vTrain's measured iterations of eager Megatron on A100 (full remat, scores written out, vocab 51,200)."""
+    """vTrain's measured iterations: eager Megatron on A100, full remat, scores written out, vocab 51,200."""
     runs = []
     with open(path, encoding="utf-8-sig", newline="") as stream:
         for number, raw in enumerate(csv.DictReader(stream), 2):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from scaling.cli import output
+
+if TYPE_CHECKING:
+    from scaling.hardware.probes import Profile
 
 
 def command(
@@ -25,12 +28,15 @@ def command(
     global_batch_tokens), the chip and n_chips, and the layout (data, fsdp, tensor, pipeline, context,
     remat, ...). The interval holds 90%; the MFU counts causal attention.
     """
-    from scaling.hardware.footprint import device_bytes
+    from scaling.hardware.memory import training_memory
     from scaling.hardware.rows import Row, read_rows
-    from scaling.hardware.step import StepTime, estimate_step
+    from scaling.hardware.step import StepTime, estimate_step, with_micro
 
     rows, many = read_rows(file)
-    profile = None
+    profile = read_probes(probes) if probes is not None else None
+
+    def memory(row: Row, step: StepTime) -> float:
+        return training_memory(row.work, with_micro(row.work, row.layout, step.micro_batch_seqs)).total
 
     def result(row: Row, step: StepTime) -> dict[str, Any]:
         found: dict[str, Any] = {} if row.name is None else {"name": row.name}
@@ -40,7 +46,7 @@ def command(
             "step_time_hi": step.hi,
             "mfu": step.mfu,
             "mfu_convention": step.mfu_convention,
-            "bytes_per_device": device_bytes(row.work, row.layout, step.micro_batch_seqs),
+            "bytes_per_device": memory(row, step),
             "micro_batch_seqs": step.micro_batch_seqs,
             "notes": [*row.notes, *step.notes],
         }
@@ -79,3 +85,20 @@ def command(
             output.say(note)
 
     output.emit({"rows": results} if many else results[0], as_json, render)
+
+
+def read_probes(path: Path) -> Profile:
+    """Calibrate on a file of measured rows; each must carry its step_time_s."""
+    from scaling.errors import ScalingError
+    from scaling.hardware.probes import calibrate
+    from scaling.hardware.rows import read_rows
+
+    rows, _ = read_rows(path)
+    measured = []
+    for i, row in enumerate(rows):
+        if row.step_time_s is None:
+            raise ScalingError(f"{path}, row {i}: a probe needs its measured 'step_time_s', in seconds.")
+                f"{path}, row {i}: field 'step_time_s' is missing; a probe is a measured step."
+            )
+        measured.append((row.work, row.layout, row.chip, row.step_time_s))
+    return calibrate(measured, where=lambda i: f"{path}, row {i}")

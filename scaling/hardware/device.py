@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from scaling.errors import ScalingError
 from scaling.hardware.catalogue import Chip
 from scaling.hardware.constants import Constants
+from scaling.hardware.memory import capacity
 
 # FLOPs per byte of memory traffic that today's training chips are built around (A100 153, H100 295,
 # v5e 240, B200 281): it stands in where no memory bandwidth is known.
@@ -21,7 +23,10 @@ WIDE_ARRAYS = ("v6e", "tpu7x")  # matrix units of 256 x 256; 128 x 128 before
 
 @dataclass(frozen=True)
 class Device:
-    """`peak` and `gemm` are FLOP/s; `memory`, `inner` (in a node or TPU slice) and `outer` bytes/s."""
+    """`peak` and `gemm` are FLOP/s; `memory`, `inner` (in a node or TPU slice) and `outer` bytes/s.
+
+    `tile` is the width that fills the matrix unit, `axes` those of the torus, `capacity` usable bytes.
+    """
 
     kind: str  # gpu | tpu
     peak: float
@@ -78,7 +83,7 @@ def view(chip: Chip, constants: Constants, precision: str = "bf16") -> Device:
         node=NODE_CHIPS.get(chip.name, 8),
         axes=3 if chip.name in THREE_AXES else 2,
         tile=256 if chip.name in WIDE_ARRAYS else 128 if tpu else 64,
-        capacity=(figure("memory_gb") or 80.0) * 1e9,
+        capacity=capacity(chip) if figure("memory_gb") else math.inf,
         assumed=tuple(assumed),
     )
 

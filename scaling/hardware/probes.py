@@ -1,4 +1,4 @@
-"""Measured steps correct the constants: a maximum a posteriori fit that starts from, and shrinks to, the table.
+"""Measured steps correct the constants: a maximum a posteriori fit that shrinks to the table.
 
 Each constant may move from its calibrated value by the spread the table gives it; each probe pulls
 with the noise of one measurement. What the probes say nothing about stays where it was, so one probe
@@ -21,7 +21,7 @@ from scaling.hardware.constants import Constants
 from scaling.hardware.step import step_terms
 from scaling.hardware.workload import Layout, Workload
 
-NOISE = 0.04  # standard deviation of the logarithm of a step time that the model does not explain
+NOISE = 0.06  # standard deviation of the logarithm of a step time that the model does not explain
 HEAVY = 2.0  # beyond this many NOISE a row pulls less and less (Cauchy), for a published row may be odd
 STEP = 1e-3  # of the finite differences, in spreads
 ROUNDS = 30
@@ -31,7 +31,7 @@ Measured = tuple[Workload, Layout, Chip, float]
 
 @dataclass(frozen=True)
 class Profile:
-    """Constants as the probes leave them; `spread` is what of NOISE remains, `probes` how many there were."""
+    """Constants as the probes leave them; `residual` is the log error left on them."""
 
     constants: Constants
     probes: int

@@ -10,13 +10,14 @@ row of `constants.csv`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from scaling.hardware import device as devices
 from scaling.hardware.catalogue import Chip
 from scaling.hardware.constants import Constants, calibrated
 from scaling.hardware.device import Device
+from scaling.hardware.memory import training_memory
 from scaling.hardware.remat import recomputed
 from scaling.hardware.uncertainty import half_width
 from scaling.hardware.workload import Layout, Workload
@@ -27,6 +28,7 @@ BACKWARD = 2.0  # a matmul's backward pass is two of its size
 FLASH_BACKWARD = (
     3.0  # a fused attention's backward: five products for two, each slower (FlashAttention-2, fig. 4)
 )
+HOPPER = 400e12  # FLOP/s: chips below are of Ampere's generation, and so are Megatron's runs on them
 SOFT = 4.0  # exponent of the soft maximum of two times that mostly overlap
 
 
@@ -67,7 +69,11 @@ def padded(width: float, tile: int) -> float:
 
 
 def micro_batch(work: Workload, layout: Layout, device: Device) -> float:
-    """Sequences per rank and micro-step: as stated, else the whole share (JAX), else the most that fits."""
+    """Sequences per rank and micro-step.
+
+    As stated; else one where a pipeline wants many; else the whole share (JAX trainers, which do not
+    accumulate unless told to), or the largest halving of it that fits the memory.
+    """
     share = work.batch / layout.ranks
     if layout.micro_batch_seqs:
         return min(float(layout.micro_batch_seqs), share)
@@ -75,14 +81,17 @@ def micro_batch(work: Workload, layout: Layout, device: Device) -> float:
         return share / layout.grad_accum
     if layout.pipeline > 1:
         return min(1.0, share)
-    if layout.framework == "jax" or share <= 1:
+    if layout.framework == "jax":
         return share
-    from scaling.hardware.footprint import device_bytes
+    while share > 1 and training_memory(work, with_micro(work, layout, share)).total > device.capacity:
+        share /= 2
+    return share
 
-    most = share
-    while most > 1 and device_bytes(work, layout, most) > 0.9 * device.capacity:
-        most /= 2
-    return most
+
+def with_micro(work: Workload, layout: Layout, micro: float) -> Layout:
+    """`layout` with its micro-batch stated: what the memory model is to be asked."""
+    steps = max(1, round(work.batch / layout.ranks / micro))
+    return replace(layout, micro_batch_seqs=micro, grad_accum=steps)  # type: ignore[arg-type]
 
 
 def estimate_step(
@@ -240,9 +249,10 @@ def attention_share(work: Workload, layout: Layout, device: Device, c: Constants
     """Share of peak of a fused attention, by the kernel generation that framework and chip imply."""
     if device.kind == "tpu":
         return c.attention_tpu
-    if device.peak < 400e12:
-        return c.attention_ampere
-    return c.attention_modern if modern(work, layout) else c.attention_hopper_2023
+    ampere = device.peak < HOPPER
+    if modern(work, layout) and not (ampere and layout.framework == "megatron"):
+        return c.attention_modern
+    return c.attention_ampere if ampere else c.attention_hopper_2023
 
 
 def fused_traffic(work: Workload, layout: Layout, c: Constants) -> float:

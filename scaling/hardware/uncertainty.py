@@ -1,4 +1,4 @@
-"""How far an estimate may be off: each term's own doubt, carried to the sum, and what is unknown about the chip.
+"""How far an estimate may be off: each term's own doubt, and what is unknown about the chip.
 
 A term that published rows pin down (matmuls) has little doubt, one that differs from cluster to
 cluster (collectives, launches) has much; a step made of doubtful terms gets a wide interval. Chips
@@ -36,13 +36,14 @@ DOUBT = {  # of each term, relative to itself
     "overhead": 0.4,
     "stragglers": 0.5,
 }
+SEEN = 0.6  # share of that doubt that is left where published rows of chip and framework were fitted
 NEW_CHIP = 0.06  # no published row of this chip was fitted, only of others
 NEW_FRAMEWORK = 0.04  # ... or of this framework on this chip
 NEW_FORMAT = 0.1  # fp8: scaling, casts and transposes differ by recipe
 NEW_LAYOUT = 0.1  # the source does not state the layout
 NEW_FIGURE = 0.04  # each bandwidth that is assumed
 EAGER_SCORES = 0.05  # attention that writes its scores out
-PROBED = 0.075  # what remains after probes of a machine, on shapes that were not probed
+PROBED = 0.09  # what remains after probes of a machine, on shapes that were not probed
 MOST = 0.45  # wider than a factor of 2 in all says nothing
 
 
@@ -67,11 +68,12 @@ def half_width(
     for name, value in terms.items():
         part = DOUBT[name] * value
         square += part * part
-    variance = BASE * BASE + square / (total * total)
-    if chip.name not in calibrated_chips():
-        variance += NEW_CHIP**2
-    elif (chip.name, layout.framework) not in calibrated_on():
-        variance += NEW_FRAMEWORK**2
+    terms_variance = square / (total * total)
+    if (chip.name, layout.framework) in calibrated_on():
+        variance = BASE**2 + terms_variance * SEEN**2
+    else:
+        new = NEW_FRAMEWORK if chip.name in calibrated_chips() else NEW_CHIP
+        variance = BASE**2 + terms_variance + new**2
     if layout.precision == "fp8":
         variance += NEW_FORMAT**2
     if not layout.parallelism_known:
