@@ -98,7 +98,5 @@ def read_probes(path: Path) -> Profile:
     for i, row in enumerate(rows):
         if row.step_time_s is None:
             raise ScalingError(f"{path}, row {i}: a probe needs its measured 'step_time_s', in seconds.")
-                f"{path}, row {i}: field 'step_time_s' is missing; a probe is a measured step."
-            )
         measured.append((row.work, row.layout, row.chip, row.step_time_s))
     return calibrate(measured, where=lambda i: f"{path}, row {i}")
