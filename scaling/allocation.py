@@ -47,6 +47,12 @@ class Needs:
     def plain(self) -> bool:
         return not self.serve_tokens and self.unique_tokens is None and self.params_max is None
 
+    def priced(self, law: PNormLaw) -> Priced:
+        return Priced(law, self.unique_tokens)
+
+
+PLAIN = Needs()
+
 
 @dataclass(frozen=True)
 class Allocation:
@@ -103,7 +109,7 @@ class Priced:
         return replace(self, law=replace(self.law, E=0.0))
 
 
-def allocate(law: PNormLaw, flops: float, needs: Needs = Needs()) -> Allocation:
+def allocate(law: PNormLaw, flops: float, needs: Needs = PLAIN) -> Allocation:
     """(N, D) for 6 N D = `flops` under `needs`; see the module's text.
 
     >>> from scaling.laws.published import find_law
@@ -133,7 +139,7 @@ def allocate(law: PNormLaw, flops: float, needs: Needs = Needs()) -> Allocation:
     return Allocation(flops, params, tokens, float(priced.loss(params, tokens)), tuple(shaped))
 
 
-def flops_for_loss(law: PNormLaw, loss: float, needs: Needs = Needs()) -> float:
+def flops_for_loss(law: PNormLaw, loss: float, needs: Needs = PLAIN) -> float:
     """The training compute at which `allocate` reaches `loss`; its inverse.
 
     Raises Refusal where no compute reaches it, and says what stands in the way.

@@ -81,7 +81,7 @@ def _widths(unit: int, target: float) -> range:
     # coarser where models are large.
     middle = (10.7 * target) ** (1 / 3)
     step = unit * max(1, round(middle / unit / 64))
-    return range(max(unit, int(middle / 2) // step * step), int(1.6 * middle) + step + 1, step)
+    return range(max(unit, int(middle / 3) // step * step), int(1.6 * middle) + step + 1, step)
 
 
 def _of_width(

@@ -8,14 +8,14 @@ with the tokens that its exact FLOPs per token leave it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.errors import Refusal
+from scaling.buildable import ASPECT, HEAD_DIM
 from scaling.laws.surface import PNormLaw, loss_of
 from scaling.shape import Convention, Count, Shape, ShapeFamily
 
@@ -23,13 +23,6 @@ Floats = NDArray[np.float64]
 
 GENERIC_VOCAB = 32_000
 GENERIC_SEQ = 2048
-GENERIC_ASPECT = 128
-GENERIC_HEAD_DIM = 128
-ASPECT_RANGE = (32, 256)
-WIDTH_UNITS = (128, 64, 32, 16)
-SIZE_TOLERANCE = 0.01
-LARGEST = 1e17  # parameters; beyond it a shape would be sought among millions of widths
-MANY_HEADS, ODD_HEADS = 16, 0.15
 LADDER_SPAN = 12.0  # a ladder reaches from the expected optimum / 12 to the optimum x 12
 LADDER_MEMBERS = 400
 
@@ -38,67 +31,11 @@ def generic_family(vocab: int = GENERIC_VOCAB) -> ShapeFamily:
     """The family assumed when the user's own is not known."""
     return ShapeFamily(
         vocab=vocab,
-        aspect=GENERIC_ASPECT,
-        head_dim=GENERIC_HEAD_DIM,
+        aspect=ASPECT,
+        head_dim=HEAD_DIM,
         ffn_multiple=128,
         width_multiple=64,
     )
-
-
-def generic_shape(target: float, size_of: Callable[[Shape], float], vocab: int = GENERIC_VOCAB) -> Shape:
-    """A buildable shape whose `size_of` is within 1% of `target`, its width near 128 times its depth.
-
-    An error of 1% in size weighs as much as a width 22% off 128 layers.
-
-    Widths are multiples of 128 (of 64, 32 or 16 for small models, which coarser steps would miss),
-    heads are 128 wide (or as wide as a narrower model permits).
-    """
-    if target > LARGEST:
-        raise Refusal(
-            f"no sensible transformer has {target:.3g} parameters; plan for a budget somebody could have."
-        )
-    best: tuple[float, float, Shape] | None = None
-    for unit in WIDTH_UNITS:
-        found = [c for w in _widths(unit, target) if (c := _shape_of_width(w, unit, target, size_of, vocab))]
-        for candidate in found:
-            if best is None or candidate[:2] < best[:2]:
-                best = candidate
-        if best is not None and best[0] == 0.0:
-            return best[2]
-    if best is None or best[0] > 10 * SIZE_TOLERANCE:
-        raise Refusal(
-            f"no sensible transformer with a vocabulary of {vocab:,} has {target:.3g} parameters; "
-            "a smaller --vocab or a larger budget is needed."
-        )
-    return best[2]
-
-
-def _widths(unit: int, target: float) -> range:
-    # 12 L w^2 parameters with L = w / 128 put the width near (10.7 N)^(1/3); the range is generous.
-    middle = (10.7 * target) ** (1 / 3)
-    return range(max(unit, int(middle / 3) // unit * unit), int(1.7 * middle) + unit + 1, unit)
-
-
-def _shape_of_width(
-    width: int, unit: int, target: float, size_of: Callable[[Shape], float], vocab: int
-) -> tuple[float, float, Shape] | None:
-    """(size error if above the tolerance, strangeness, shape) of the best depth at this width."""
-
-    def shape(layers: int) -> Shape:
-        head_dim = math.gcd(width, GENERIC_HEAD_DIM)
-        heads = width // head_dim
-        ffn = math.ceil(8 * width / 3 / unit) * unit
-        return Shape(layers, width, heads, heads, head_dim, ffn, vocab)
-
-    one, two = size_of(shape(1)), size_of(shape(2))
-    layers = round(1 + (target - one) / (two - one))
-    if layers < 2 or not ASPECT_RANGE[0] <= width / layers <= ASPECT_RANGE[1]:
-        return None
-    error = abs(math.log((one + (layers - 1) * (two - one)) / target))
-    strangeness = abs(math.log(width / layers / GENERIC_ASPECT))
-    if width >= MANY_HEADS * GENERIC_HEAD_DIM and width // GENERIC_HEAD_DIM % 4:
-        strangeness += ODD_HEADS  # heads that four devices cannot share evenly
-    return (0.0 if error <= SIZE_TOLERANCE else error, strangeness + 20 * error, shape(layers))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from synthetic_sweep import BUDGET, DATA, FAMILY, RECIPE, TRUTH, sweep_table
 
+from scaling.buildable import buildable_shape
 from scaling.errors import Refusal, ScalingError, UsageError
 from scaling.laws.fit import Fit, fit
 from scaling.laws.isoflop import isoflop
@@ -20,7 +21,7 @@ from scaling.planner import plan_fit, plan_published, with_time
 from scaling.runs import Runs
 from scaling.seal import check_seal, sealed
 from scaling.shape import Shape, ShapeFamily
-from scaling.sizing import generic_shape, ladder, safe_range, vertex
+from scaling.sizing import ladder, safe_range, vertex
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,7 @@ def test_a_budget_too_small_for_the_vocabulary_says_so():
 
 @pytest.mark.parametrize("params", [1e7, 1e8, 7e8, 3.35e9, 10.7e9, 7e10, 6e11, 5e12])
 def test_generic_shapes_are_within_a_percent_and_sensible(params):
-    shape = generic_shape(params, lambda s: s.params("total"))
+    shape = buildable_shape(params, lambda s: s.params("total"), 32_000)
     assert shape.params("total") == pytest.approx(params, rel=0.011)
     assert 32 <= shape.width / shape.layers <= 256
     assert shape.width % 16 == 0

@@ -14,16 +14,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from scaling.errors import Refusal
 from scaling.hardware.catalogue import Chip
-from scaling.hardware.constants import calibrated
+from scaling.hardware.constants import Constants, calibrated
 from scaling.hardware.device import Device, view
 from scaling.hardware.memory import Memory, capacity, training_memory
 from scaling.hardware.step import StepTime, estimate_step, step_terms
 from scaling.hardware.workload import Layout, Remat, Workload
 from scaling.quantities import format_bytes
+
+if TYPE_CHECKING:
+    from scaling.hardware.probes import Profile
 
 REMATS: tuple[Remat, ...] = ("none", "minimal", "full")  # from the least recomputed to the most
 LARGEST_MICRO = 64  # sequences; beyond it matmuls are as full as they get
@@ -60,7 +63,7 @@ def search_layout(
     chip: Chip,
     chips: int,
     *,
-    profile: Any = None,
+    profile: Profile | None = None,
     memory_limit: float | None = None,
     pipeline: bool = True,
 ) -> Choice:
@@ -70,12 +73,13 @@ def search_layout(
     many chips for the batch, or no layout that fits.
     """
     limit = capacity(chip) if memory_limit is None else memory_limit
-    device = view(chip, calibrated())
-    best, tally = _fastest(work, chip, chips, device, limit, (1,), profile)
+    constants = calibrated() if profile is None else profile.constants
+    device = view(chip, constants)
+    best, tally = _fastest(work, chip, chips, device, limit, (1,), constants)
     why = ""
     if best is None and pipeline:
         why = "no layout without a pipeline " + ("fits" if tally.tried else "shares the batch")
-        best, more = _fastest(work, chip, chips, device, limit, PIPELINE, profile)
+        best, more = _fastest(work, chip, chips, device, limit, PIPELINE, constants)
         least = min((t.least for t in (tally, more) if t.least), key=lambda x: x[0], default=None)
         tally = Tally(tally.tried + more.tried, more.fitting, least)
     if best is None:
@@ -108,9 +112,7 @@ def candidates(
                 ranks = chips // (near * pipeline)
                 if sequences % ranks:
                     continue
-                base = Layout(
-                    n_chips=chips, tensor=tensor, pipeline=pipeline, context=context, slices=slices
-                )
+                base = Layout(n_chips=chips, tensor=tensor, pipeline=pipeline, context=context, slices=slices)
                 for shared in _sharded(base, ranks, near, device.node):
                     for micro in _micro_batches(sequences // ranks):
                         accum = sequences // ranks // micro
@@ -150,9 +152,8 @@ def _fastest(
     device: Device,
     limit: float,
     pipelines: tuple[int, ...],
-    profile: Any,
+    constants: Constants,
 ) -> tuple[Layout | None, Tally]:
-    constants = calibrated()
     best: tuple[float, Layout] | None = None
     least: tuple[float, Layout] | None = None
     tried = fitting = 0
@@ -165,8 +166,7 @@ def _fastest(
             if need > limit:
                 continue
             fitting += 1
-            terms, _ = step_terms(work, layout, device, constants)
-            seconds = sum((profile.correct(terms) if profile is not None else terms).values())
+            seconds = sum(step_terms(work, layout, device, constants)[0].values())
             if best is None or seconds < best[0]:
                 best = (seconds, layout)
             break  # the other policies recompute more
