@@ -8,6 +8,15 @@ one target. Three questions are answered from the user's own runs:
     drift                whether the planned size at the target moves one way as dearer runs come in; a
                          small error of loss does not exclude that (an optimum is flat)
     skill                by how much the law beats the naive forecasters of scaling.laws.naive
+
+Any family can be tested (scaling.laws.forecast). A law that names no size for a budget, such as one that
+reads a further column, is scored on losses alone, and the notes say why.
+
+Two widenings, one after the other. Each fit widens its own intervals by what forward splits inside its
+table missed (Fit.inflation): every interval printed here has that already. `widening` is how much wider
+THOSE had to be to hold 90% of the misses seen here. It is fed forward: `coverage_widened` of a cut says what
+share its intervals would have held, widened by the misses that were known by then, and `forecast` gives the
+interval of the target's run both as the fit claims it and widened by all misses. Neither changes a fit.
 """
 
 from __future__ import annotations
@@ -21,11 +30,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scaling.errors import Refusal, ScalingError
-from scaling.laws.decision import waste
 from scaling.laws.estimate import Prior
-from scaling.laws.fit import Fit, fit
-from scaling.laws.isoflop import bands_of
-from scaling.laws.naive import NAMES, ONE_BUDGET, Rival, best_of_bins, bins_of, near_thumb, rivals, skill
+from scaling.laws.forecast import Forecast, forecast
+from scaling.laws.naive import NAMES, RivalScore, against, bins_of, rivals, skill
 from scaling.laws.surface import Floats
 
 if TYPE_CHECKING:
@@ -52,23 +59,6 @@ class Size:
 
 
 @dataclass(frozen=True)
-class RivalScore:
-    """A rival and the law on the rival's own held-out runs; errors are mean |ln(predicted / seen)|.
-
-    `size_error` is the mean |ln(N / N of the band's minimum)| over held-out bands that have one.
-    """
-
-    name: str
-    runs: int
-    error: float | None
-    law_error: float | None
-    skill: float | None
-    size_error: float | None
-    law_size_error: float | None
-    note: str = ""
-
-
-@dataclass(frozen=True)
 class Cut:
     """One refit. Errors are ln(predicted / seen) of the loss of the runs above the cut."""
 
@@ -81,8 +71,12 @@ class Cut:
     bias: float
     coverage: float  # share of held-out runs inside their 90% interval
     half_width: float  # mean half-width of those intervals, as a share of the loss
-    exponent: float  # a of N_opt ~ C^a, of the data alone
-    plan: Size
+    widening: (
+        float | None
+    )  # of these intervals, by earlier cuts' misses on the runs up to this one; at least 1
+    coverage_widened: float | None  # share inside after that widening
+    exponent: float | None  # a of N_opt ~ C^a, of the data alone
+    plan: Size | None
     rivals: tuple[RivalScore, ...]
 
 
@@ -90,7 +84,8 @@ class Cut:
 class Backtest:
     cuts: tuple[Cut, ...]
     target: float  # FLOPs, 6 N D in the fit's own count
-    plan: Size  # by all runs
+    plan: Size | None  # by all runs; None where the law names no size
+    forecast: dict[str, float] | None  # the plan's loss, its interval, and that widened by past misses
     drift: dict[str, Any]
     summary: dict[str, Any]
     refused: tuple[tuple[float, str], ...]
@@ -102,6 +97,20 @@ class Backtest:
         return {"format": FORMAT, "version": VERSION, **asdict(self)}
 
 
+@dataclass(frozen=True)
+class _Misses:
+    """Held-out runs of one cut, row by row: compute, ln(predicted / seen), half-width of ln L."""
+
+    flops: Floats
+    error: Floats
+    half: Floats
+
+    def within(self, flops: float) -> Floats:
+        """|error| / half-width of the runs up to `flops`."""
+        known = self.flops <= flops * (1 + 1e-9)
+        return np.abs(self.error[known]) / self.half[known]
+
+
 def backtest(
     runs: Runs,
     family: str = "pnorm",
@@ -111,34 +120,37 @@ def backtest(
     target: float | None = None,
     cuts: Sequence[float] | None = None,
     seed: int = 0,
+    repetition: str = "published",
 ) -> Backtest:
     """Refit below each compute cut and score the rest; see the module's text.
 
     `cuts` are FLOPs as the table counts them (None: the end of every budget that leaves enough runs
-    below, at most six of them). Raises Refusal when no cut leaves a fit on one side and a run on the other.
+    below, at most six of them). `family` may be the Python file of a law, which is executed.
+    Raises Refusal when no cut leaves a fit on one side and a run on the other.
     """
-    whole = fit(runs, family, count, prior, delta, seed=seed)
+    how = (family, count, prior, delta, seed, repetition)
+    whole = forecast(runs, *how)
     aim = TARGET * whole.c_max_6nd if target is None else float(target)
     if not (math.isfinite(aim) and aim > 0):
         raise ScalingError(f"the target must be a positive number of FLOPs, not {target!r}.")
     flops = runs.flops
     done: list[Cut] = []
     refused: list[tuple[float, str]] = []
-    pooled: list[tuple[Floats, Floats]] = []
+    past: list[_Misses] = []
     at = _cuts(runs) if cuts is None else [float(c) for c in cuts]
-    for cut in at:
+    for cut in sorted(at):
         below = flops <= cut * (1 + 1e-9)
         if below.all():
             refused.append((cut, "no run lies above it"))
             continue
         try:
-            early = fit(runs.select(below), family, count, prior, delta, seed=seed)
+            early = forecast(runs.select(below), *how)
         except Refusal as refusal:
             refused.append((cut, str(refusal)))
             continue
-        scored, error, half = _score(runs, below, early, whole, aim)
+        scored, missed = _score(runs, below, early, whole, aim, past)
         done.append(scored)
-        pooled.append((error, half))
+        past.append(missed)
     if not done:
         why = f" ({refused[0][1]})" if refused else ""
         raise Refusal(
@@ -146,17 +158,31 @@ def backtest(
             " a back-test needs at least three budgets, two of them rich enough to fit."
         )
     plan = _size(whole, whole, aim)
+    summary = _summary(done, past)
+    notes = whole.notes + ((f"no plan is followed: {whole.sizeless}",) if whole.sizeless else ())
     return Backtest(
         tuple(done),
         aim,
         plan,
+        None if plan is None else _forecast(whole, plan, summary["widening"]),
         _drift([c.plan for c in done] + [plan], [c.flops for c in done]),
-        _summary(done, pooled),
+        summary,
         tuple(refused),
-        {"family": family, "count": count, "prior": prior is not None, "delta": delta, "seed": seed},
+        {"family": family if not family.endswith(".py") else Path(family).name, "count": count,
+         "prior": prior is not None, "delta": delta, "seed": seed},
         dict(whole.data),
-        whole.notes,
-    )
+        notes,
+    )  # fmt: skip
+
+
+def _forecast(whole: Forecast, plan: Size, widening: float) -> dict[str, float]:
+    """The loss of one new run at the plan: the fit's interval, and the same widened by the past misses."""
+    loss, low, high = whole.at(plan.params, plan.tokens)
+    wider = max(widening, 1.0)
+    return {
+        "loss": loss, "loss_lo": low, "loss_hi": high, "widening": wider,
+        "widened_lo": loss * (low / loss) ** wider, "widened_hi": loss * (high / loss) ** wider,
+    }  # fmt: skip
 
 
 def _cuts(runs: Runs) -> list[float]:
@@ -170,90 +196,61 @@ def _cuts(runs: Runs) -> list[float]:
     return [ends[i] for i in sorted({int(np.abs(np.log(ends) - w).argmin()) for w in wanted})]
 
 
-def _score(runs: Runs, below: np.ndarray, early: Fit, whole: Fit, aim: float) -> tuple[Cut, Floats, Floats]:
+def _score(
+    runs: Runs, below: np.ndarray, early: Forecast, whole: Forecast, aim: float, past: list[_Misses]
+) -> tuple[Cut, _Misses]:
     train, test = runs.select(below), runs.select(~below)
-    loss, low, high = early.predict(test.params(early.count), test.tokens)
-    error = np.log(loss / test.loss)
-    half = 0.5 * np.log(high / low)
-    against = tuple(_against(rival, early, test) for rival in rivals(train, early.count))
+    loss, low, high = early.predict(test)
+    missed = _Misses(test.flops, np.log(loss / test.loss), 0.5 * np.log(high / low))
+    error, half = missed.error, missed.half
+    cut = float(train.flops.max())
+    known = np.concatenate([m.within(cut) for m in past]) if past else np.zeros(0)
+    wider = max(1.0, _quantile(known)) if len(known) else None
     scored = Cut(
-        flops=float(train.flops.max()),
+        flops=cut,
         runs=len(train),
         held_out=len(test),
-        reach=float(test.flops.max() / train.flops.max()),
+        reach=float(test.flops.max() / cut),
         mean_error=float(np.abs(error).mean()),
         worst_error=float(np.abs(error).max()),
         bias=float(error.mean()),
-        coverage=float(((low <= test.loss) & (test.loss <= high)).mean()),
+        coverage=float((np.abs(error) <= half).mean()),
         half_width=float(np.expm1(half).mean()),
-        exponent=float(early.exponents["prior_free"]["a"]),
+        widening=wider,
+        coverage_widened=None if wider is None else float((np.abs(error) <= wider * half).mean()),
+        exponent=early.exponent(aim),
         plan=_size(early, whole, aim),
-        rivals=against,
+        rivals=tuple(against(rival, early, test, loss) for rival in rivals(train, early.count)),
     )
-    return scored, error, half
+    return scored, missed
 
 
-def _size(early: Fit, whole: Fit, aim: float) -> Size:
-    n, low, high = (float(v) for v in early.n_opt(aim))
+def _quantile(ratio: Floats, level: float = 0.9) -> float:
+    """The `level` quantile of |error| / half-width, made larger for the few that it rests on."""
+    return float(np.quantile(ratio, min(1.0, level * (1 + 1 / len(ratio)))))
+
+
+def _size(early: Forecast, whole: Forecast, aim: float) -> Size | None:
+    found = early.size(aim)
+    if found is None or whole.sizeless:
+        return None
+    n, low, high = found
     d = aim / (6 * n)
-    return Size(n, low, high, d, d / n, max(float(waste(whole.law, n, d)), 0.0))
+    return Size(n, low, high, d, d / n, whole.waste(n, d))
 
 
-def _against(rival: Rival, early: Fit, test: Runs) -> RivalScore:
-    count = early.count
-    rows = near_thumb(test, count) if rival.name == NAMES[0] else best_of_bins(test)
-    predicted = rival.loss(test.flops[rows]) if len(rows) else None
-    error = law_error = gained = None
-    note = rival.why_mute
-    if predicted is not None:
-        seen = test.loss[rows]
-        error = float(np.abs(np.log(predicted / seen)).mean())
-        ours = early.loss(test.params(count)[rows], test.tokens[rows])
-        law_error = float(np.abs(np.log(ours / seen)).mean())
-        gained = skill(law_error, error)
-    elif not note:
-        note = "no held-out run near that ratio"
-    sizes = _sizes(rival, early, test)
-    rival_size, law_size = (float(np.mean(s)) for s in zip(*sizes, strict=True)) if sizes else (None, None)
-    return RivalScore(
-        rival.name,
-        len(rows) if error is not None else 0,
-        error,
-        law_error,
-        gained,
-        rival_size,
-        law_size,
-        note,
-    )
-
-
-def _sizes(rival: Rival, early: Fit, test: Runs) -> list[tuple[float, float]]:
-    """|ln(N / measured)| of rival and law, per held-out band whose parabola has its minimum inside."""
-    out = []
-    for band in bands_of(test, early.count):
-        compute = np.log(band.params) + np.log(band.tokens)
-        if (
-            not band.interior
-            or band.n_opt is None
-            or band.d_opt is None
-            or np.ptp(compute) > math.log(ONE_BUDGET)
-        ):
-            continue
-        named = rival.params(band.budget)
-        if named is None:
-            continue
-        ours = float(early.n_opt(6.0 * band.n_opt * band.d_opt)[0])
-        out.append((abs(math.log(named / band.n_opt)), abs(math.log(ours / band.n_opt))))
-    return out
-
-
-def _drift(plans: list[Size], cuts: list[float]) -> dict[str, Any]:
+def _drift(sizes: Sequence[Size | None], cuts: list[float]) -> dict[str, Any]:
     """Does the planned size keep moving one way? The last plan is that of all runs.
 
     Looked at is the longest stretch of same-way steps that ends at all runs: `plans` of them, `total` the
     change of ln N along it. `chance` is how often that many plans in a random order would be monotone.
     `cuts_whose_interval_missed`: those whose 90% interval of N excludes the plan of all runs.
     """
+    plans = [p for p in sizes if p is not None]
+    if len(plans) < len(sizes):
+        said = "the law names no size, so no plan can drift"
+        return {"log_params": [], "plans": 0, "total": 0.0, "chance": None, "flag": False,
+                "cuts_whose_interval_missed": [], "sentence": said}  # fmt: skip
     log_n = np.log([p.params for p in plans])
     steps = np.sign(np.diff(log_n))
     same = np.flatnonzero(steps != steps[-1])
@@ -284,14 +281,13 @@ def _drift(plans: list[Size], cuts: list[float]) -> dict[str, Any]:
     }
 
 
-def _summary(cuts: list[Cut], pooled: list[tuple[Floats, Floats]]) -> dict[str, Any]:
+def _summary(cuts: list[Cut], past: list[_Misses]) -> dict[str, Any]:
     """Over all cuts. `widening`: how much wider the intervals had to be to cover 90% of the misses.
 
     Runs above several cuts count once for each: what was forecast each time is a new forecast.
     """
-    error = np.abs(np.concatenate([e for e, _ in pooled]))
-    half = np.concatenate([h for _, h in pooled])
-    rank = min(1.0, 0.9 * (1 + 1 / len(error)))
+    ratio = np.concatenate([np.abs(m.error) / m.half for m in past])
+    later = [c for c in cuts if c.coverage_widened is not None]
     beaten = []
     for i, name in enumerate(NAMES):
         pairs = [(s.error, s.law_error) for c in cuts if (s := c.rivals[i]).error is not None]
@@ -308,7 +304,13 @@ def _summary(cuts: list[Cut], pooled: list[tuple[Floats, Floats]]) -> dict[str, 
     return {
         "mean_error": float(np.mean([c.mean_error for c in cuts])),
         "worst_cut_error": max(c.mean_error for c in cuts),
-        "coverage": float((error <= half).mean()),
-        "widening": float(np.quantile(error / half, rank)),
+        "coverage": float((ratio <= 1).mean()),
+        "widening": _quantile(ratio),
+        # Of the cuts that had earlier misses to learn from, each held-out run counted once a cut.
+        "coverage_widened": float(
+            np.average([c.coverage_widened or 0.0 for c in later], weights=[c.held_out for c in later])
+        )
+        if later
+        else None,
         "rivals": beaten,
     }

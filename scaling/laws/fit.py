@@ -24,6 +24,7 @@ from scaling.laws import certificate as certify
 from scaling.laws.estimate import FREE, HUBER, Estimate, Prior, Rows, estimate
 from scaling.laws.intervals import Missed, draws, exponent_interval, forward, forward_summary, log_loss_sd
 from scaling.laws.surface import PARAMETERS, Floats, PNormLaw, floats, law_from_dict, optimum_of
+from scaling.laws.yielding import shrink
 
 if TYPE_CHECKING:
     from scaling.runs import Runs
@@ -75,7 +76,7 @@ class Fit:
         n, d = np.broadcast_arrays(floats(params), floats(tokens))
         loss = self.law.loss(n, d)
         sd = np.hypot(log_loss_sd(self.draws, n.ravel(), d.ravel()).reshape(n.shape), self.noise)
-        half = np.minimum(_z(level) * self.inflation * sd, WIDEST)
+        half = np.minimum(z_of(level) * self.inflation * sd, WIDEST)
         return loss, loss * np.exp(-half), loss * np.exp(half)
 
     def n_opt(self, flops: ArrayLike, level: float = 0.9) -> tuple[Floats, Floats, Floats]:
@@ -113,6 +114,7 @@ class Fit:
         return 6.0 * floats(params) * floats(tokens) / self.c_max_6nd
 
     def to_dict(self) -> dict[str, Any]:
+        draws = [[float(f"{v:.8g}") for v in row] for row in self.draws.tolist()]
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -132,7 +134,7 @@ class Fit:
             "prior": self.prior,
             "notes": list(self.notes),
             "extras": self.extras,
-            "draws": {"columns": list(PARAMETERS), "rows": _rounded(self.draws)},
+            "draws": {"columns": list(PARAMETERS), "rows": draws},
         }
 
     @classmethod
@@ -186,7 +188,9 @@ def load_fit(path: str | Path) -> Fit:
 
 
 def load_prior(path: str | Path) -> Prior:
-    """A prior as JSON: {"format": "scaling/prior", "version": 1, "exponent": 0.3, ...}."""
+    """The word "default", or JSON: {"format": "scaling/prior", "version": 1, "exponent": 0.3, ...}."""
+    if path == "default":
+        return Prior()
     value = read_json(path, expect="scaling/prior")
     return Prior.from_dict(
         {k: v for k, v in value.items() if k not in ("format", "version", "notes")}, str(path)
@@ -228,18 +232,13 @@ def fit(
         raise ScalingError(f"delta must be a positive number, not {delta!r}.")
     if bootstrap < 20:
         raise ScalingError(f"at least 20 bootstrap draws are needed, not {bootstrap}.")
-    chosen = (
-        Prior()
-        if prior == "default"
-        else prior
-        if isinstance(prior, Prior) or prior is None
-        else load_prior(prior)
-    )
+    chosen = prior if prior is None or isinstance(prior, Prior) else load_prior(prior)
     rows, few = rows_of(runs, count)
     certify.refuse_unfit(rows, family, runs.source)
     notes = list(runs.notes)
     free = estimate(rows, family, None, delta)
-    shrunk = free if chosen is None else estimate(rows, family, chosen, delta)
+    shrunk = free if chosen is None else shrink(free, chosen, delta, notes)
+    chosen = shrunk.prior
     misses = forward(rows, family, chosen, delta, seed)
     used = shrunk
     if chosen is not None and _gate(misses, free):
@@ -347,11 +346,8 @@ def _intervals(vectors: Floats) -> dict[str, list[float]]:
     return {name: [float(low[i]), float(high[i])] for i, name in enumerate(PARAMETERS)}
 
 
-def _rounded(rows: Floats, digits: int = 8) -> list[list[float]]:
-    return [[float(f"{v:.{digits}g}") for v in row] for row in rows.tolist()]
-
-
-def _z(level: float) -> float:
+def z_of(level: float) -> float:
+    """Half-width, in standard deviations, of a normal interval at `level`."""
     if not 0 < level < 1:
         raise ScalingError(f"an interval's level must lie between 0 and 1, not {level!r}.")
     return NormalDist().inv_cdf(0.5 + level / 2)

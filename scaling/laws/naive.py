@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scaling.errors import Refusal
-from scaling.laws.isoflop import budgets_of, isoflop
+from scaling.laws.isoflop import bands_of, budgets_of, isoflop
 from scaling.laws.surface import Floats
 
 if TYPE_CHECKING:
+    from scaling.laws.forecast import Forecast
     from scaling.runs import Runs
 
 THUMB = 20.0  # tokens per parameter
@@ -48,6 +49,23 @@ class Rival:
         if self.loss_line is None:
             return None
         return np.exp(self.loss_line[0] + self.loss_line[1] * np.log(flops))
+
+
+@dataclass(frozen=True)
+class RivalScore:
+    """A rival and the law on the rival's own held-out runs; errors are mean |ln(predicted / seen)|.
+
+    `size_error` is the mean |ln(N / N of the band's minimum)| over held-out bands that have one.
+    """
+
+    name: str
+    runs: int
+    error: float | None
+    law_error: float | None
+    skill: float | None
+    size_error: float | None
+    law_size_error: float | None
+    note: str = ""
 
 
 def bins_of(runs: Runs) -> Floats:
@@ -117,3 +135,49 @@ def _line(flops: Floats, loss: Floats) -> tuple[float, float] | None:
 def skill(law_error: float, rival_error: float) -> float | None:
     """1 - law / rival: 1 when the law is exact, 0 when no better, negative when the rival wins."""
     return None if rival_error <= 0 else 1.0 - law_error / rival_error
+
+
+def against(rival: Rival, early: Forecast, test: Runs, predicted_by_law: Floats) -> RivalScore:
+    """The rival and the law (fitted `early`, its losses of `test` given) on the rival's own rows."""
+    count = early.count
+    rows = near_thumb(test, count) if rival.name == NAMES[0] else best_of_bins(test)
+    predicted = rival.loss(test.flops[rows]) if len(rows) else None
+    error = law_error = gained = None
+    note = rival.why_mute
+    if predicted is not None:
+        seen = test.loss[rows]
+        error = float(np.abs(np.log(predicted / seen)).mean())
+        law_error = float(np.abs(np.log(predicted_by_law[rows] / seen)).mean())
+        gained = skill(law_error, error)
+    elif not note:
+        note = "no held-out run near that ratio"
+    sizes = _size_errors(rival, early, test)
+    rival_size, law_size = (float(np.mean(s)) for s in zip(*sizes, strict=True)) if sizes else (None, None)
+    return RivalScore(
+        rival.name,
+        len(rows) if error is not None else 0,
+        error,
+        law_error,
+        gained,
+        rival_size,
+        law_size,
+        note,
+    )
+
+
+def _size_errors(rival: Rival, early: Forecast, test: Runs) -> list[tuple[float, float]]:
+    """|ln(N / measured)| of rival and law, per held-out band whose parabola has its minimum inside."""
+    out = []
+    for band in bands_of(test, early.count):
+        compute = np.log(band.params) + np.log(band.tokens)
+        if (
+            not band.interior
+            or band.n_opt is None
+            or band.d_opt is None
+            or np.ptp(compute) > math.log(ONE_BUDGET)
+        ):
+            continue
+        named, ours = rival.params(band.budget), early.size(6.0 * band.n_opt * band.d_opt)
+        if named is not None and ours is not None:
+            out.append((abs(math.log(named / band.n_opt)), abs(math.log(ours[0] / band.n_opt))))
+    return out

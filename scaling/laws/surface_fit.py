@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from scaling.laws.constrained_fit import (
     unique_tokens,
 )
 from scaling.laws.estimate import Prior
-from scaling.laws.fit import DRAWS, FEW_STEPS, FORMAT, VERSION, WIDEST, load_prior, rows_of
+from scaling.laws.fit import DRAWS, FEW_STEPS, FORMAT, VERSION, WIDEST, load_prior, rows_of, z_of
 from scaling.laws.intervals import forward_summary
 from scaling.laws.robust import Columns, Fitted, Sample, fit_surface, objective
 from scaling.laws.surface import Floats, floats
@@ -76,20 +75,32 @@ class SurfaceFit:
                 f" tokens {table['tokens'][row]:.6g}); it is outside the law's domain."
             )
         sd = np.hypot(evidence.log_loss_sd(self.surface, self.draws, table), self.record["noise"])
-        half = np.minimum(_z(level) * self.inflation * sd, WIDEST)
+        half = np.minimum(z_of(level) * self.inflation * sd, WIDEST)
         return loss, loss * np.exp(-half), loss * np.exp(half)
 
     def optimum(
-        self, flops: Any, columns: Mapping[str, Any] | None = None, level: float = 0.9
+        self, flops: Any, columns: Mapping[str, Any] | None = None, level: float = 0.9, draws: bool = True
     ) -> tuple[Floats, Floats, Floats, Floats]:
-        """(N, lo, hi, D) of least loss under 6 N D = flops, the other columns held (1-d arrays)."""
+        """(N, lo, hi, D) of least loss under 6 N D = flops, the other columns held (1-d arrays).
+
+        Without `draws` the interval is not looked for, and lo = hi = N.
+        """
         c = np.atleast_1d(floats(flops))
         table = {n: np.broadcast_to(floats(v), c.shape) for n, v in (columns or {}).items()}
         n, d = (v[0] for v in self.surface.best(self.vector[None], c, table))
+        if not draws:
+            return n, n, n, d
         spread = np.log(self.surface.best(self.draws, c, table)[0])
         low, high = np.quantile(spread, [0.5 - level / 2, 0.5 + level / 2], axis=0) - np.log(n)
         widen = self.inflation
         return n, n * np.exp(widen * np.minimum(low, 0)), n * np.exp(widen * np.maximum(high, 0)), d
+
+    def rows_of(self, runs: Runs) -> dict[str, Floats]:
+        """What the law reads of each row of a run table."""
+        table = {"params": runs.params(str(self.record["settings"]["count"])), "tokens": runs.tokens}
+        if isinstance(self.surface, ConstrainedSurface):
+            return table | {"unique_tokens": unique_tokens(runs, [])}
+        return table | {n: v for n, v in _numbers(runs, table).items() if n in self.needs}
 
     def extrapolation(self, params: Any, tokens: Any) -> Floats:
         """6 N D over that of the largest run of the table."""
@@ -140,9 +151,8 @@ def fit_other(
         refuse_unfit(rows, BASES[family], runs.source)
         extras = refuse_repetition(rows, columns["unique_tokens"], repetition, runs.source)
         surface = ConstrainedSurface(family, float(rows.loss.min()), rows.centre, repetition)
-        chosen = Prior() if prior == "default" else prior
-        if chosen is not None:
-            prior_rows = surface.prior_rows(chosen if isinstance(chosen, Prior) else load_prior(chosen))
+        if prior is not None:
+            prior_rows = surface.prior_rows(prior if isinstance(prior, Prior) else load_prior(prior))
         if not extras["repeated_runs"]:
             notes.append(
                 "no run repeats its data: what repetition costs rests on the published constants alone"
@@ -314,9 +324,3 @@ def _prior_record(alone: Fitted, used: Fitted, notes: list[str]) -> dict[str, An
                 f"the data alone disagree with the prior on {name} by {abs(pull):.1f} standard deviations"
             )
     return {"used": True, "share": min(max(share, 0.0), 1.0), "disagreement": apart}
-
-
-def _z(level: float) -> float:
-    if not 0 < level < 1:
-        raise ScalingError(f"an interval's level must lie between 0 and 1, not {level!r}.")
-    return NormalDist().inv_cdf(0.5 + level / 2)
