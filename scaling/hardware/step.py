@@ -102,6 +102,8 @@ def estimate_step(
     `profile` (scaling.hardware.probes) brings constants corrected by measured steps; `constants`
     replaces both.
     """
+    if profile is not None and chip.name not in profile.chips:
+        profile = None  # what one chip showed is no evidence about another
     c = constants or (calibrated() if profile is None else profile.constants)
     device = devices.view(chip, c, layout.precision)
     terms, micro = step_terms(work, layout, device, c)

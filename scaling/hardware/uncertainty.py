@@ -81,6 +81,6 @@ def half_width(
     if not layout.flash_attention:
         variance += EAGER_SCORES**2
     variance += len(device.assumed) * NEW_FIGURE**2
-    if profile is not None and chip.name in profile.chips:
+    if profile is not None:
         variance = PROBED**2 + variance / (1 + profile.probes)
     return min(NORMAL_90 * math.sqrt(variance), MOST)
