@@ -353,18 +353,19 @@ DEVICES = """
 import jax, numpy as np, sys
 jax.config.update("jax_num_cpu_devices", 8)
 from scaling.shape import ShapeFamily
-from trainer import loop, mesh
+from trainer import loop, mesh, programs
 from trainer.config import RunConfig
+from trainer.step import train_chunk
 shape = ShapeFamily(vocab=96, head_dim=8).shape(32)
 config = RunConfig(shape=shape, data="", data_sha256="", steps=8, batch=8, seq=16, lr=1e-2, chunk_steps=8)
 static, rates = loop.static_of(config), loop.rates_of(config)
 ids = np.random.default_rng(0).integers(0, 96, (8, 8, 17)).astype(np.uint8)
-step = jax.jit(loop.train_chunk, static_argnums=0)
-alone = step(static, loop.fresh_state(static, 0), rates, ids, np.int32(8))
+step = jax.jit(train_chunk, static_argnums=0)
+alone = step(static, programs.fresh_state(static, 0), rates, ids, np.int32(8))
 for data, fsdp, tensor in ((8, 1, 1), (2, 2, 2), (1, 8, 1), (1, 2, 4)):
     m = mesh.make_mesh(data, fsdp, tensor)
     with jax.set_mesh(m):
-        state = mesh.shard_state(loop.fresh_state(static, 0), shape, m)
+        state = mesh.shard_state(programs.fresh_state(static, 0), shape, m)
         placed = jax.device_put(ids, mesh.batch_sharding(m))
         state, metrics = step(static, state, rates, placed, np.int32(8))
     leaf = state.params["layer_0"]["mlp"]["gate"]

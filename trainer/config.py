@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from scaling.files import from_mapping, read_json, sha256_json
 from scaling.shape import Shape
+from trainer.resources import Resources
 
 FORMAT = "scaling/run-config"
 VERSION = 1
@@ -25,7 +26,8 @@ class RunConfig:
     linearly over `warmup_steps` and ends at exactly `final_lr_share x lr` after the last step:
     `cosine` decays all the way, `wsd` holds the peak and decays linearly over `decay_steps`.
     `eval_smoothing` averages that many evaluations spread over the last tenth of the run (PaLM 2
-    smooths its final losses); 1 evaluates once, after the last token.
+    smooths its final losses); 1 evaluates once, after the last token. `resources` is the mesh and
+    how memory is spent. `keep_model` leaves the final parameters in the run's folder.
     """
 
     shape: Shape
@@ -55,6 +57,8 @@ class RunConfig:
     checkpoint_seconds: float = 15.0
     recipe_sha256: str | None = None
     plan_seal: str | None = None
+    resources: Resources = field(default_factory=Resources)
+    keep_model: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.shape, Shape):
@@ -100,6 +104,11 @@ class RunConfig:
                 raise ValueError(f"field 'lr_multipliers.{group}' must be a finite number, not {value!r}.")
         if not set(self.lr_multipliers) <= known:
             raise ValueError(f"field 'lr_multipliers' knows the groups {', '.join(sorted(known))} only.")
+        if not isinstance(self.resources, Resources):
+            raise ValueError(f"field 'resources' must be an object of its fields, not {self.resources!r}.")
+        self.resources.check(self.batch, self.seq)
+        if not isinstance(self.keep_model, bool):
+            raise ValueError(f"field 'keep_model' must be true or false, not {self.keep_model!r}.")
 
     @property
     def tokens(self) -> int:
@@ -110,8 +119,9 @@ class RunConfig:
 
     @property
     def sha256(self) -> str:
-        """Hash of everything that decides the result: not the name, the paths or the checkpoint cadence."""
-        free = ("name", "data", "checkpoint_seconds", "plan_seal")
+        """Hash of everything that decides the result: not the name, the paths, the checkpoint cadence,
+        the devices it runs on or what it leaves behind."""
+        free = ("name", "data", "checkpoint_seconds", "plan_seal", "resources", "keep_model")
         return sha256_json({k: v for k, v in self.to_dict().items() if k not in free})
 
 
@@ -120,6 +130,8 @@ def config_from_dict(values: Mapping[str, Any], where: str = "run config") -> Ru
     values = {k: v for k, v in values.items() if k not in ("format", "version")}
     if isinstance(values.get("shape"), Mapping):
         values["shape"] = from_mapping(Shape, values["shape"], f"{where}, field 'shape'")
+    if isinstance(values.get("resources"), Mapping):
+        values["resources"] = from_mapping(Resources, values["resources"], f"{where}, field 'resources'")
     return from_mapping(RunConfig, values, where)
 
 

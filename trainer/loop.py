@@ -8,26 +8,26 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from scaling.errors import ScalingError
 from scaling.files import read_json, write_atomic, write_json
-from scaling.shape import CONVENTIONS, COUNTS
+from scaling.shape import CONVENTIONS, COUNTS, Param
 from trainer.batches import train_ids
 from trainer.checkpoint import Checkpoints
 from trainer.config import RunConfig, read_config
-from trainer.evaluate import BLOCKS_PER_CALL, WINDOWS_PER_BLOCK, Evaluation, evaluate
-from trainer.model import abstract_params, init_params, tree_of
-from trainer.schedule import Schedule, schedule_of
-from trainer.step import Rates, State, Static, eval_chunk, init_state, train_chunk
+from trainer.evaluate import Evaluation, evaluate
+from trainer.model import per_layer, stacked, tree_of
+from trainer.programs import compiled, fresh_state, placed
+from trainer.schedule import schedule_of
+from trainer.step import Rates, State, Static
 from trainer.tokens import SPLITS, TokenFolder
+from trainer.weights import keep_model
 
 FORMAT = "scaling/result"
 VERSION = 1
@@ -38,50 +38,17 @@ EXPLODED = 2.0
 Report = Callable[[dict[str, Any]], None]
 
 
-class Programs(NamedTuple):
-    """The two executables of a shape: any horizon, seed and rate runs through them."""
-
-    train: Callable
-    evaluate: Callable
-
-
-@lru_cache(maxsize=16)
-def compiled(static: Static, ids_dtype: str) -> Programs:
-    """Compile (or load from the on-disk cache) the programs of `static`, once per process."""
-    state = abstract_state(static)
-    params = state.params
-    scalar = jax.ShapeDtypeStruct((), jnp.float32)
-    rates = Rates(Schedule(*[scalar] * 5), jax.tree.map(lambda _: scalar, params), scalar)
-    ids = jax.ShapeDtypeStruct((static.chunk_steps, static.batch, static.seq + 1), ids_dtype)
-    held = jax.ShapeDtypeStruct((BLOCKS_PER_CALL, WINDOWS_PER_BLOCK, static.seq + 1), ids_dtype)
-    count = jax.ShapeDtypeStruct((), jnp.int32)
-    train = jax.jit(train_chunk, static_argnums=0, donate_argnums=1)
-    score = jax.jit(eval_chunk, static_argnums=0)
-    return Programs(
-        train.lower(static, state, rates, ids, count).compile(),
-        score.lower(static, params, held).compile(),
-    )
-
-
-def abstract_state(static: Static) -> State:
-    """Shapes and types of the training state, from the parameter table alone."""
-    params = abstract_params(static.shape)
-    return jax.eval_shape(lambda p: init_state(static, p), params)
-
-
-def fresh_state(static: Static, seed: int) -> State:
-    """The state before the first step, made with numpy: eager initialisation would compile per shape."""
-    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract_state(static))
-    return zeros._replace(params=init_params(static.shape, seed))
-
-
 def static_of(config: RunConfig) -> Static:
     c = config
-    return Static(c.shape, c.batch, c.seq, c.chunk_steps, c.b1, c.b2, c.eps, c.clip_norm, c.z_loss, c.dtype)
+    constants = c.b1, c.b2, c.eps, c.clip_norm, c.z_loss, c.dtype
+    return Static(c.shape, c.batch, c.seq, c.chunk_steps, *constants, c.resources)
 
 
 def rates_of(config: RunConfig) -> Rates:
-    multipliers = tree_of(config.shape, lambda i, row: np.float32(config.lr_multipliers.get(row.group, 1.0)))
+    def multiplier(row: Param, _: list[int]) -> np.float32:
+        return np.float32(config.lr_multipliers.get(row.group, 1.0))
+
+    multipliers = tree_of(config.shape, multiplier, config.resources.scan)
     return Rates(schedule_of(config), multipliers, np.float32(config.weight_decay))
 
 
@@ -146,9 +113,11 @@ def _train(folder: Path, config: RunConfig, data: TokenFolder, report: Report) -
     checkpoints = Checkpoints(folder / "checkpoint")
     state = fresh_state(static, config.seed)
     host: dict[str, Any] = {"config_sha256": config.sha256, "time_s": 0.0, "curve": [], "evaluations": []}
-    if (found := _newest(checkpoints, state, config.sha256)) is not None:
+    if (found := _newest(checkpoints, per_layer(state), config.sha256)) is not None:
         state, host = found
+        state = stacked(state) if config.resources.scan else state
     step = int(state.step)
+    state = placed(static, state)
     metrics_path = folder / "metrics.jsonl"
     _truncate_metrics(metrics_path, step)
     saved_at = time.perf_counter()
@@ -191,13 +160,15 @@ def _train(folder: Path, config: RunConfig, data: TokenFolder, report: Report) -
                 evaluate(programs.evaluate, state.params, data, config.eval_tokens, config.seq)._asdict()
             )
         if now - saved_at > config.checkpoint_seconds and step < config.steps:
-            checkpoints.save(step, state, {**host, "time_s": spent + now - begin})
+            checkpoints.save(step, per_layer(state), {**host, "time_s": spent + now - begin})
             saved_at = time.perf_counter()
     evaluation = None
     if status == "done":
         evaluation = evaluate(programs.evaluate, state.params, data, config.eval_tokens, config.seq)
         if not math.isfinite(evaluation.loss):
             status = "diverged"
+        elif config.keep_model:
+            keep_model(folder, config, data, state.params)
     elapsed = spent + time.perf_counter() - begin
     return _record(config, data, status, host, evaluation, step, elapsed, compile_s)
 

@@ -6,7 +6,9 @@ Tensors carry their dims as a suffix.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import flax.linen as nn
@@ -14,36 +16,98 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
 from scaling.shape import Param, Shape
+from trainer.axes import constrain
+from trainer.resources import Resources
 
 RMS_EPS = 1e-6
 ROPE_THETA = 10_000.0
 Params = dict  # nested: module name -> ... -> array, the paths of Shape.table
 
 
-def tree_of(shape: Shape, leaf: Callable[[int, Param], Any]) -> Params:
-    """The parameter tree with `leaf(index, row)` in the place of each row of the table."""
-    tree: Params = {}
+ONE_DEVICE = Resources()
+
+
+def rows_of(shape: Shape, scan: bool = False) -> list[tuple[Param, list[int]]]:
+    """The rows of the parameter tree, each with the places in `Shape.table` that it holds.
+
+    With `scan` the layers are stacked: one row `layers/...` of shape [L, ...] in place of L rows.
+    """
+    if not scan:
+        return [(row, [index]) for index, row in enumerate(shape.table)]
+    rows: dict[tuple[str, ...], tuple[Param, list[int]]] = {}
     for index, row in enumerate(shape.table):
+        if row.path[0].startswith("layer_"):
+            stacked = dataclasses.replace(
+                row,
+                path=("layers", *row.path[1:]),
+                shape=(shape.layers, *row.shape),
+                axes=("layers", *row.axes),
+            )
+            rows.setdefault(stacked.path, (stacked, []))[1].append(index)
+        else:
+            rows[row.path] = (row, [index])
+    return list(rows.values())
+
+
+def tree_of(shape: Shape, leaf: Callable[[Param, list[int]], Any], scan: bool = False) -> Params:
+    """The parameter tree with `leaf(row, places)` in the place of each of `rows_of`."""
+    tree: Params = {}
+    for row, places in rows_of(shape, scan):
         node = tree
         for key in row.path[:-1]:
             node = node.setdefault(key, {})
-        node[row.path[-1]] = leaf(index, row)
+        node[row.path[-1]] = leaf(row, places)
     return tree
 
 
-def init_params(shape: Shape, seed: int) -> Params:
+def init_params(shape: Shape, seed: int, scan: bool = False) -> Params:
     """Initial float32 parameters, drawn with numpy (no compilation).
 
     A parameter's values depend on the seed and its own place in the table only.
     """
-    return tree_of(shape, lambda index, row: _initial(row, np.random.default_rng([seed, index])))
+
+    def draw(row: Param, places: list[int]) -> np.ndarray:
+        parts = [_initial(shape.table[i], np.random.default_rng([seed, i])) for i in places]
+        return np.stack(parts) if row.axes[0] == "layers" else parts[0]
+
+    return tree_of(shape, draw, scan)
 
 
-def abstract_params(shape: Shape) -> Params:
+def abstract_params(shape: Shape, scan: bool = False) -> Params:
     """Shapes and types of the parameters, as the model, the compiler and a checkpoint need them."""
-    return tree_of(shape, lambda _, row: jax.ShapeDtypeStruct(row.shape, jnp.float32))
+    return tree_of(shape, lambda row, _: jax.ShapeDtypeStruct(row.shape, jnp.float32), scan)
+
+
+def per_layer(tree: Any) -> Any:
+    """`tree` with every stack of layers in it cut into `layer_0`, `layer_1`, ...: the checkpoints' form."""
+
+    def cut(node: Params) -> Params:
+        layers = node["layers"]
+        count = len(jax.tree.leaves(layers)[0])
+        rest = {name: branch for name, branch in node.items() if name != "layers"}
+        return rest | {f"layer_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], layers) for i in range(count)}
+
+    def is_stacked(node: Any) -> bool:
+        return isinstance(node, dict) and "layers" in node
+
+    return jax.tree.map(lambda node: cut(node) if is_stacked(node) else node, tree, is_leaf=is_stacked)
+
+
+def stacked(tree: Any) -> Any:
+    """The reverse of `per_layer`."""
+
+    def join(node: Params) -> Params:
+        names = sorted((name for name in node if name.startswith("layer_")), key=lambda n: int(n[6:]))
+        rest = {name: branch for name, branch in node.items() if name not in names}
+        return rest | {"layers": jax.tree.map(lambda *leaves: np.stack(leaves), *(node[n] for n in names))}
+
+    def is_cut(node: Any) -> bool:
+        return isinstance(node, dict) and "layer_0" in node
+
+    return jax.tree.map(lambda node: join(node) if is_cut(node) else node, tree, is_leaf=is_cut)
 
 
 def _initial(row: Param, rng: np.random.Generator) -> np.ndarray:
@@ -81,32 +145,56 @@ class RMSNorm(nn.Module):
         return (x32 * rms).astype(x.dtype) * scale.reshape((1,) * (x.ndim - 1) + (-1,)).astype(x.dtype)
 
 
+def weight(w: Array, dtype: Any, resources: Resources, *axes: str) -> Array:
+    """A weight as its product uses it: cast first and then gathered, half the bytes of the reverse."""
+    return constrain(w.astype(dtype), resources, *axes)
+
+
+def products(x: Array, weights: Sequence[Array], resources: Resources, *axes: str) -> list[Array]:
+    """x @ w for each of several weights of alike axes.
+
+    On one device in one product: small matrices leave a core's multiply units idle. Over a mesh the
+    joined columns would no longer lie where their parts do.
+    """
+    if resources.devices > 1:
+        return [x @ weight(w, x.dtype, resources, *axes) for w in weights]
+    joint = x @ jnp.concatenate(weights, axis=1).astype(x.dtype)
+    ends = np.cumsum([0, *(w.shape[1] for w in weights)]).tolist()
+    return [joint[..., begin:end] for begin, end in pairwise(ends)]
+
+
 class Attention(nn.Module):
     """Causal grouped-query attention with rotary positions and optional query-key norm."""
 
     shape: Shape
+    resources: Resources = ONE_DEVICE
 
     @nn.compact
     def __call__(self, x_BTD: Array) -> Array:
-        s = self.shape
+        s, r = self.shape, self.resources
         B, T, D = x_BTD.shape
         H, G, K = s.heads, s.kv_heads, s.head_dim
         zeros = nn.initializers.zeros
         wq = self.param("query", zeros, (D, H * K))
         wk = self.param("key", zeros, (D, G * K))
         wv = self.param("value", zeros, (D, G * K))
-        wo = self.param("out", zeros, (H * K, D)).astype(x_BTD.dtype)
-        # One product instead of three: small matrices leave a core's multiply units idle.
-        qkv = x_BTD @ jnp.concatenate([wq, wk, wv], axis=1).astype(x_BTD.dtype)
-        q_BTHK = qkv[..., : H * K].reshape(B, T, H, K)
-        k_BTGK = qkv[..., H * K : (H + G) * K].reshape(B, T, G, K)
-        v_BTGK = qkv[..., (H + G) * K :].reshape(B, T, G, K)
+        wo = weight(self.param("out", zeros, (H * K, D)), x_BTD.dtype, r, "heads", "width")
+        parts = products(x_BTD, (wq, wk, wv), r, "width", "heads")
+        names = ("query_proj", "key_proj", "value_proj")
+        q, k, v = (
+            constrain(checkpoint_name(part, name), r, "batch", "position", "heads")
+            for part, name in zip(parts, names, strict=True)
+        )
+        q_BTHK = q.reshape(B, T, H, K)
+        k_BTGK = k.reshape(B, T, G, K)
+        v_BTGK = v.reshape(B, T, G, K)
         if s.qk_norm:
             q_BTHK = RMSNorm(K, name="query_norm")(q_BTHK)
             k_BTGK = RMSNorm(K, name="key_norm")(k_BTGK)
         cos, sin = rope_tables(T, K)
         out_BTHK = attend(rotate(q_BTHK, cos, sin), rotate(k_BTGK, cos, sin), v_BTGK)
-        return out_BTHK.reshape(B, T, H * K) @ wo
+        out = checkpoint_name(out_BTHK.reshape(B, T, H * K), "context")
+        return checkpoint_name(constrain(out, r, "batch", "position", "heads") @ wo, "out_proj")
 
 
 def attend(q_BTHK: Array, k_BTGK: Array, v_BTGK: Array) -> Array:
@@ -135,44 +223,70 @@ class MLP(nn.Module):
     """SwiGLU (Shazeer 2020, arXiv:2002.05202)."""
 
     shape: Shape
+    resources: Resources = ONE_DEVICE
 
     @nn.compact
     def __call__(self, x_BTD: Array) -> Array:
+        r = self.resources
         D, F = self.shape.width, self.shape.ffn
         zeros = nn.initializers.zeros
         gate = self.param("gate", zeros, (D, F))
         up = self.param("up", zeros, (D, F))
-        down = self.param("down", zeros, (F, D)).astype(x_BTD.dtype)
-        hidden = x_BTD @ jnp.concatenate([gate, up], axis=1).astype(x_BTD.dtype)
-        return (silu(hidden[..., :F]) * hidden[..., F:]) @ down
+        down = weight(self.param("down", zeros, (F, D)), x_BTD.dtype, r, "mlp", "width")
+        parts = products(x_BTD, (gate, up), r, "width", "mlp")
+        gate_BTF, up_BTF = (
+            constrain(checkpoint_name(part, "mlpwi"), r, "batch", "position", "mlp") for part in parts
+        )
+        return checkpoint_name((silu(gate_BTF) * up_BTF) @ down, "mlpwo")
 
 
 class Block(nn.Module):
     shape: Shape
+    resources: Resources = ONE_DEVICE
 
     @nn.compact
     def __call__(self, x_BTD: Array) -> Array:
-        s = self.shape
-        x_BTD = x_BTD + Attention(s, name="attention")(RMSNorm(s.width, name="attention_norm")(x_BTD))
-        return x_BTD + MLP(s, name="mlp")(RMSNorm(s.width, name="mlp_norm")(x_BTD))
+        s, r = self.shape, self.resources
+        x_BTD = x_BTD + Attention(s, r, name="attention")(RMSNorm(s.width, name="attention_norm")(x_BTD))
+        x_BTD = residual(x_BTD, r)
+        return residual(x_BTD + MLP(s, r, name="mlp")(RMSNorm(s.width, name="mlp_norm")(x_BTD)), r)
+
+
+def residual(x_BTD: Array, resources: Resources) -> Array:
+    """The residual stream where it rests between the products."""
+    position = "position_shared" if resources.sequence_parallel else "position"
+    return constrain(x_BTD, resources, "batch", position, "width")
 
 
 class Transformer(nn.Module):
-    """Token ids [B, T] to float32 logits [B, T, V]."""
+    """Token ids [B, T] to the normed residual stream [B, T, D] and the head [D, V] that makes it logits."""
 
     shape: Shape
     dtype: str = "float32"
+    resources: Resources = ONE_DEVICE
 
     @nn.compact
-    def __call__(self, ids_BT: Array) -> Array:
-        s = self.shape
+    def __call__(self, ids_BT: Array) -> tuple[Array, Array]:
+        s, r = self.shape, self.resources
         table = Embedding(s, name="embed")()
-        x_BTD = table[ids_BT].astype(self.dtype)
-        for i in range(s.layers):
-            x_BTD = Block(s, name=f"layer_{i}")(x_BTD)
+        x_BTD = residual(table[ids_BT].astype(self.dtype), r)
+        block = Block
+        if r.remat != "none":
+            policy = jax.checkpoint_policies.save_only_these_names(*r.saved)
+            block = nn.remat(Block, policy=policy, prevent_cse=not r.scan)
+        if r.scan:
+            loop = nn.scan(
+                lambda layer, x, _: (layer(x), None),
+                variable_axes={"params": 0},
+                split_rngs={"params": True},
+                length=s.layers,
+            )
+            x_BTD, _ = loop(block(s, r, name="layers"), x_BTD, None)
+        else:
+            for i in range(s.layers):
+                x_BTD = block(s, r, name=f"layer_{i}")(x_BTD)
         x_BTD = RMSNorm(s.width, name="final_norm")(x_BTD)
-        head = table.T if s.tied else Head(s, name="head")()
-        return (x_BTD @ head.astype(self.dtype)).astype(jnp.float32)
+        return x_BTD, table.T if s.tied else Head(s, name="head")()
 
 
 class Embedding(nn.Module):
@@ -191,6 +305,20 @@ class Head(nn.Module):
         return self.param("kernel", nn.initializers.zeros, (self.shape.width, self.shape.vocab))
 
 
-def apply(shape: Shape, params: Params, ids_BT: Array, dtype: str = "float32") -> Array:
+def hidden(
+    shape: Shape, params: Params, ids_BT: Array, dtype: str = "float32", resources: Resources = ONE_DEVICE
+) -> tuple[Array, Array]:
+    """What `Transformer` returns, as a pure function of parameters and ids."""
+    return Transformer(shape, dtype, resources).apply({"params": params}, ids_BT)
+
+
+def apply(
+    shape: Shape, params: Params, ids_BT: Array, dtype: str = "float32", resources: Resources = ONE_DEVICE
+) -> Array:
     """Logits [B, T, V] in float32; a pure function of parameters and ids."""
-    return Transformer(shape, dtype).apply({"params": params}, ids_BT)
+    return logits(*hidden(shape, params, ids_BT, dtype, resources), resources)
+
+
+def logits(x_BTD: Array, head_DV: Array, resources: Resources = ONE_DEVICE) -> Array:
+    product = x_BTD @ weight(head_DV, x_BTD.dtype, resources, "width", "vocab")
+    return constrain(product, resources, "batch", "position", "vocab").astype(jnp.float32)

@@ -10,7 +10,9 @@ import optax
 from jax import Array
 
 from scaling.shape import Shape
-from trainer.model import Params, apply
+from trainer.loss import token_losses
+from trainer.model import Params, tree_of
+from trainer.resources import Resources
 from trainer.schedule import Schedule, learning_rate
 
 
@@ -31,7 +33,7 @@ class Rates(NamedTuple):
 
 
 class Static(NamedTuple):
-    """What is compiled in: the shape and the optimizer's constants."""
+    """What is compiled in: the shape, the optimizer's constants and how memory is spent."""
 
     shape: Shape
     batch: int
@@ -43,14 +45,7 @@ class Static(NamedTuple):
     clip_norm: float
     z_loss: float
     dtype: str
-
-
-def token_losses(shape: Shape, params: Params, ids: Array, dtype: str) -> tuple[Array, Array]:
-    """Cross-entropy and log-normaliser [B, T] in nats of ids [B, T + 1]: each token from those before it."""
-    logits_BTV = apply(shape, params, ids[:, :-1], dtype)
-    norm_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
-    target_BT = jnp.take_along_axis(logits_BTV, ids[:, 1:, None], axis=-1)[..., 0]
-    return norm_BT - target_BT, norm_BT
+    resources: Resources = Resources()
 
 
 def optimizer(static: Static) -> optax.GradientTransformation:
@@ -64,6 +59,33 @@ def init_state(static: Static, params: Params) -> State:
     return State(jnp.zeros((), jnp.int32), params, optimizer(static).init(params))
 
 
+def gradients(static: Static, params: Params, ids: Array) -> tuple[Params, Array]:
+    """Gradient of the descended loss on ids [B, T + 1], and the mean cross-entropy in nats per token.
+
+    Over micro-steps sums are added up and divided by all tokens of the batch once, so that every
+    token weighs the same wherever the batch is cut.
+    """
+    resources, tokens = static.resources, ids.shape[0] * (ids.shape[1] - 1)
+
+    def objective(params: Params, ids: Array) -> tuple[Array, Array]:
+        nats, norm = token_losses(static.shape, params, ids, static.dtype, resources)
+        loss = nats.sum() / tokens
+        return loss + static.z_loss * (jnp.square(norm).sum() / tokens), loss
+
+    differentiate = jax.grad(objective, has_aux=True)
+    parts = resources.micro_steps
+    if parts == 1:
+        return differentiate(params, ids)
+
+    def add(total: tuple[Params, Array], part: Array) -> tuple[tuple[Params, Array], None]:
+        return jax.tree.map(jnp.add, total, differentiate(params, part)), None
+
+    # Every parts-th row: whatever rows a device holds, it has its share of each part.
+    blocks = ids.reshape(-1, parts, ids.shape[1]).swapaxes(0, 1)
+    nothing = jax.tree.map(jnp.zeros_like, params), jnp.zeros((), jnp.float32)
+    return jax.lax.scan(add, nothing, blocks)[0]
+
+
 def train_step(static: Static, state: State, rates: Rates, ids: Array) -> tuple[State, Array]:
     """One AdamW update (Loshchilov & Hutter 2017, arXiv:1711.05101) on ids [B, T + 1].
 
@@ -71,21 +93,16 @@ def train_step(static: Static, state: State, rates: Rates, ids: Array) -> tuple[
     that is descended adds z_loss x log^2 Z (PaLM, arXiv:2204.02311, section 5). Decay applies to
     matrices only, coupled with the scheduled rate.
     """
-
-    def objective(params: Params) -> tuple[Array, Array]:
-        nats, norm = token_losses(static.shape, params, ids, static.dtype)
-        loss = nats.mean()
-        return loss + static.z_loss * jnp.square(norm).mean(), loss
-
-    gradient, loss = jax.grad(objective, has_aux=True)(state.params)
+    gradient, loss = gradients(static, state.params, ids)
     update, opt = optimizer(static).update(gradient, state.opt)
     lr = learning_rate(rates.schedule, state.step)
 
-    def move(p: Array, u: Array, multiplier: Array) -> Array:
-        decay = rates.weight_decay * p if p.ndim > 1 else 0.0
+    def move(p: Array, u: Array, multiplier: Array, decays: bool) -> Array:
+        decay = rates.weight_decay * p if decays else 0.0
         return p - lr * multiplier * (u + decay)
 
-    params = jax.tree.map(move, state.params, update, rates.multipliers)
+    decays = tree_of(static.shape, lambda row, _: row.group != "norm", static.resources.scan)
+    params = jax.tree.map(move, state.params, update, rates.multipliers, decays)
     return State(state.step + 1, params, opt), jnp.stack([loss, optax.tree.norm(gradient)])
 
 
@@ -108,6 +125,8 @@ def train_chunk(static: Static, state: State, rates: Rates, ids: Array, count: A
 def eval_chunk(static: Static, params: Params, ids: Array) -> Array:
     """Summed cross-entropy in nats of each window: ids [M, B, T + 1] to [M, B]."""
     return jax.lax.map(
-        lambda block: token_losses(static.shape, params, block.astype(jnp.int32), static.dtype)[0].sum(-1),
+        lambda block: token_losses(
+            static.shape, params, block.astype(jnp.int32), static.dtype, static.resources
+        )[0].sum(-1),
         ids,
     )
