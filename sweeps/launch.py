@@ -161,15 +161,18 @@ def write_launch(place: Path, plan: Mapping[str, Any], runs: list[LaunchRun], to
         known = {row["name"]: row for row in there["runs"]}
     recipe = Recipe.from_dict(plan["recipe"], "plan, recipe")
     configs = {
-        run.name: recipe.run_config(
-            run.shape,
-            run.tokens,
-            run.seed,
-            str(tokens.resolve()),
-            plan["data_sha256"],
-            run.name,
-            plan_seal=plan["seal"],
-        )
+        run.name: {
+            **recipe.run_config(
+                run.shape,
+                run.tokens,
+                run.seed,
+                str(tokens.resolve()),
+                plan["data_sha256"],
+                run.name,
+                plan_seal=plan["seal"],
+            ),
+            "keep_model": run.name == PLANNED,
+        }
         for run in runs
     }
     for run in runs:

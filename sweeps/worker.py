@@ -114,8 +114,9 @@ def run_here(
     core: int | None = None,
     runner: str = DEFAULT_RUNNER,
     on_report: Callable[[dict[str, Any]], None] | None = None,
+    wait_s: float = 0.0,
 ) -> dict[str, Any]:
-    """Run one cell in this process; refuses when another process has it."""
+    """Run one cell in this process; refuses when another process has it for longer than `wait_s`."""
     from scaling.errors import ScalingError, UsageError
     from sweeps.engines.slots import Slot, worker_environment
     from sweeps.locks import FolderLock
@@ -127,8 +128,11 @@ def run_here(
             raise UsageError(f"--core {core}: this process may not run on such a core.") from None
     os.environ.update(worker_environment(Slot("here", core)))
     lock = FolderLock(folder)
-    if not lock.acquire():
-        raise ScalingError(f"{folder}: another process is running this cell.")
+    end = time.monotonic() + wait_s
+    while not lock.acquire():
+        if time.monotonic() >= end:
+            raise ScalingError(f"{folder}: another process is running this cell.")
+        time.sleep(min(1.0, max(0.0, end - time.monotonic())))
     try:
         return load_runner(runner)(folder, on_report=on_report)
     finally:

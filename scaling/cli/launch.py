@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from scaling.cli import engines
 from scaling.cli.output import emit, table
 
 
@@ -23,9 +24,21 @@ def command(
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the planned and the confirmation runs.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of the planned size, to measure chance.")] = 2,
-    workers: Annotated[
-        int | None, typer.Option(help="Worker processes; one per core or accelerator by default.")
-    ] = None,
+    workers: engines.Workers = None,
+    engine: engines.EngineName = "local",
+    detach: engines.Detach = False,
+    slurm_partition: engines.Partition = None,
+    slurm_account: engines.Account = None,
+    slurm_qos: engines.Qos = None,
+    slurm_time: engines.Time = None,
+    slurm_cpus: engines.Cpus = None,
+    slurm_gpus: engines.Gpus = None,
+    slurm_memory: engines.Memory = None,
+    slurm_array: engines.Array = None,
+    slurm_line: engines.Lines = None,
+    slurm_setup: engines.Setup = None,
+    slurm_poll: engines.Poll = None,
+    slurm_grace: engines.Grace = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train exactly the planned run, and its confirmation runs.
@@ -33,9 +46,12 @@ def command(
     The shape, tokens and recipe are the plan's own, under its seal; a plan that was changed, or that
     was made for other data, is refused. The same command resumes what was interrupted.
     """
+    asked_of_engine = engines.given(locals())
     from sweeps.engines.progress import for_stderr
     from sweeps.launch import launch
 
+    home = (plan.parent if out is None else out) / "launch"
+    chosen = engines.engine_of(engine, home, workers, asked_of_engine)
     done = launch(
         plan,
         out,
@@ -43,8 +59,8 @@ def command(
         seed=seed,
         seeds=seeds,
         only_planned=only_planned,
-        workers=workers,
         progress=for_stderr(),
+        engine=chosen,
     )
     emit(done, as_json, lambda: show(done))
 

@@ -14,6 +14,9 @@ from scaling.errors import ScalingError
 def command(
     folder: Annotated[Path, typer.Argument(help="A run folder with a config.json.")],
     core: Annotated[int | None, typer.Option(help="Pin the run to this core.")] = None,
+    wait: Annotated[
+        float, typer.Option(help="Seconds to wait while another process has the run.", min=0)
+    ] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train the one run a folder describes (engines call this).
@@ -33,7 +36,7 @@ def command(
             + (f", loss {loss:.4f}" if loss is not None else "")
         )
 
-    result = run_here(folder, core=core, on_report=report)
+    result = run_here(folder, core=core, on_report=report, wait_s=wait)
     kept = {name: value for name, value in result.items() if name != "curve"}
     emit(kept, as_json, lambda: show(folder, result))
 

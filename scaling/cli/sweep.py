@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from scaling.cli import engines
 from scaling.cli.output import emit, say, table
 
 
@@ -31,9 +32,21 @@ def command(
         str | None, typer.Option(help="The ladder's widths, comma-separated; chosen if not given.")
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="JSON file with fields of the training recipe.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Worker processes; one per core or accelerator by default.")
-    ] = None,
+    workers: engines.Workers = None,
+    engine: engines.EngineName = "local",
+    detach: engines.Detach = False,
+    slurm_partition: engines.Partition = None,
+    slurm_account: engines.Account = None,
+    slurm_qos: engines.Qos = None,
+    slurm_time: engines.Time = None,
+    slurm_cpus: engines.Cpus = None,
+    slurm_gpus: engines.Gpus = None,
+    slurm_memory: engines.Memory = None,
+    slurm_array: engines.Array = None,
+    slurm_line: engines.Lines = None,
+    slurm_setup: engines.Setup = None,
+    slurm_poll: engines.Poll = None,
+    slurm_grace: engines.Grace = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show cells, FLOPs and time; train nothing (the data is built).")
     ] = False,
@@ -49,6 +62,7 @@ def command(
     from sweeps.request import numbers, requested
     from sweeps.sweep import preview, run
 
+    asked_of_engine = engines.given(locals())
     asked: dict[str, Any] = {
         "data": data,
         "tokenizer": tokenizer,
@@ -59,12 +73,13 @@ def command(
         "widths": numbers(widths, "--widths", whole=True),
     }
     sweep = requested(folder, {name: value for name, value in asked.items() if value is not None}, recipe)
-    plan = preview(sweep, workers)
+    chosen = engines.engine_of(engine, folder, workers, asked_of_engine)
+    plan = preview(sweep, workers, chosen)
     if dry_run:
         emit(plan, as_json, lambda: show_preview(plan))
         return
     say(headline(plan))
-    done = run(sweep, workers, for_stderr())
+    done = run(sweep, progress=for_stderr(), engine=chosen)
     emit(done, as_json, lambda: show_done(done))
 
 
@@ -74,9 +89,11 @@ def headline(plan: dict[str, Any]) -> str:
     left = sum(cell["status"] not in ("done", "diverged") for cell in plan["cells"])
     if not left:
         return f"{len(plan['cells'])} runs, all of them finished"
+    places = plan["workers"]
+    where = "all at a time" if places is None else f"on {places} worker{'s'[: places != 1]}"
     return (
         f"{len(plan['cells'])} runs ({left} to do), {format_flops(plan['flops'])} FLOPs in all, "
-        f"about {format_duration(plan['time_s'])} on {plan['workers']} worker{'s'[: plan['workers'] != 1]}"
+        f"about {format_duration(plan['time_s'])} {where}"
     )
 
 

@@ -1,0 +1,84 @@
+"""Options of the verbs that run cells: on which engine, and what a run asks of it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scaling.errors import UsageError
+
+if TYPE_CHECKING:
+    from sweeps.engines.base import Engine
+
+ENGINES = ("local", "slurm")
+
+EngineName = Annotated[str, typer.Option("--engine", help=f"Where runs go: {', '.join(ENGINES)}.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Runs at a time; on this machine one per core or accelerator by default."),
+]
+Detach = Annotated[
+    bool, typer.Option("--detach", help="Slurm: submit and return; the same command waits for the results.")
+]
+Partition = Annotated[str | None, typer.Option("--slurm-partition", help="Slurm: partition.")]
+Account = Annotated[str | None, typer.Option("--slurm-account", help="Slurm: account that pays.")]
+Qos = Annotated[str | None, typer.Option("--slurm-qos", help="Slurm: quality of service.")]
+Time = Annotated[str | None, typer.Option("--slurm-time", help="Slurm: time limit of a run, 2:00:00.")]
+Cpus = Annotated[int | None, typer.Option("--slurm-cpus", help="Slurm: cores per process; 1 by default.")]
+Gpus = Annotated[int | None, typer.Option("--slurm-gpus", help="Slurm: accelerators per process.")]
+Memory = Annotated[str | None, typer.Option("--slurm-memory", help="Slurm: memory per node, 16G.")]
+Array = Annotated[
+    int | None, typer.Option("--slurm-array", help="Slurm: most runs of one job array; the site's limit.")
+]
+Lines = Annotated[
+    list[str] | None,
+    typer.Option("--slurm-line", help="Slurm: a further sbatch option, --constraint=a100; repeatable."),
+]
+Setup = Annotated[
+    list[str] | None,
+    typer.Option("--slurm-setup", help="Slurm: a shell line before each run, 'module load x'; repeatable."),
+]
+Poll = Annotated[float | None, typer.Option("--slurm-poll", help="Slurm: seconds between looks; 5.")]
+Grace = Annotated[
+    float | None,
+    typer.Option("--slurm-grace", help="Slurm: seconds a result may be late on the file system; 60."),
+]
+
+
+def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The options for an engine among a verb's `arguments`: those of other engines are complained about."""
+    return {
+        key: value
+        for key, value in arguments.items()
+        if key.startswith("slurm_") or key == "detach"
+        if value not in (None, False, [])
+    }
+
+
+def engine_of(name: str, home: Path, workers: int | None, options: Mapping[str, Any]) -> Engine:
+    """The engine called `name` for the runs of `home`, with the verb's `options` for engines."""
+    if name not in ENGINES:
+        near = difflib.get_close_matches(name, ENGINES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(ENGINES)}."
+        raise UsageError(f"--engine {name}: no such engine; {hint}")
+    if name == "slurm":
+        from sweeps.engines.slurm import SlurmEngine
+        from sweeps.engines.slurm_script import SlurmOptions
+
+        renamed = {"line": "lines", "poll": "poll_s", "grace": "grace_s"}
+        short = {key.removeprefix("slurm_"): value for key, value in options.items()}
+        values = {renamed.get(key, key): _plain(value) for key, value in short.items()}
+        return SlurmEngine(home, SlurmOptions(parallel=workers, **values))
+    for option in options:
+        raise UsageError(f"--{option.replace('_', '-')} is for --engine slurm, not {name}.")
+    from sweeps.engines.local import LocalEngine
+
+    return LocalEngine(workers)
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

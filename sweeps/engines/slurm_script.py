@@ -1,0 +1,133 @@
+"""Batch scripts for Slurm: plain text that a person can read, edit and run by hand.
+
+FOLDER/slurm/001/job.sh           the script given to sbatch
+                 cells.txt        one run folder per line; array element N trains line N
+                 submission.json  job id, and which run is which element
+                 logs/N.txt       what element N said before its run's own log.txt began
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scaling.errors import UsageError
+
+# sbatch's own formats: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
+TIME = re.compile(r"\d+(:\d{1,2}){0,2}|\d+-\d{1,2}(:\d{1,2}){0,2}|UNLIMITED|INFINITE", re.IGNORECASE)
+MEMORY = re.compile(r"\d+(\.\d+)?[KMGT]?", re.IGNORECASE)
+WAIT_S = 300  # a run that another process has is waited for this long before the element gives up
+CONNECT_S = 300  # JAX's own limit for processes to find each other
+
+
+@dataclass(frozen=True)
+class SlurmOptions:
+    """What one run asks of Slurm, in sbatch's own words; None leaves it to the site.
+
+    `cpus` and `gpus` are per process, `memory` per node. A run takes nodes x tasks processes.
+    `parallel` is how many runs may be going at once, `array` the most elements of one job; `lines` are
+    further sbatch options, `setup` shell lines before the run. A run that left the queue is given up
+    when its result is not there `grace_s` later: shared file systems may show it late.
+    """
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time: str | None = None
+    cpus: int = 1
+    gpus: int = 0
+    memory: str | None = None
+    nodes: int = 1
+    tasks: int = 1
+    parallel: int | None = None
+    array: int | None = None
+    lines: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()
+    python: str = sys.executable
+    detach: bool = False
+    poll_s: float = 5.0
+    grace_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("cpus", 1), ("gpus", 0), ("nodes", 1), ("tasks", 1)):
+            if getattr(self, name) < least:
+                raise UsageError(f"--slurm-{name} {getattr(self, name)}: at least {least} is needed.")
+        if self.parallel is not None and self.parallel < 1:
+            raise UsageError(f"--workers {self.parallel}: at least one run at a time is needed.")
+        if self.array is not None and self.array < 1:
+            raise UsageError(f"--slurm-array {self.array}: an array has at least one element.")
+        if self.time is not None and not TIME.fullmatch(self.time):
+            raise UsageError(
+                f"--slurm-time {self.time!r}: give minutes, hours:minutes:seconds or days-hours."
+            )
+        if self.memory is not None and not MEMORY.fullmatch(self.memory):
+            raise UsageError(f"--slurm-memory {self.memory!r}: give a size such as 4G or 800M.")
+        for name in ("poll_s", "grace_s"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"--slurm-{name.removesuffix('_s')} must be positive.")
+        for word in (self.partition, self.account, self.qos, *self.lines, *self.setup):
+            if word is not None and (not word.strip() or "\n" in word):
+                raise UsageError("--slurm options: each is one line of text that is not empty.")
+
+    @property
+    def processes(self) -> int:
+        return self.nodes * self.tasks
+
+    def directives(self) -> list[str]:
+        """The options of sbatch that say what a run needs."""
+        asked = {
+            "partition": self.partition,
+            "account": self.account,
+            "qos": self.qos,
+            "time": self.time,
+            "nodes": self.nodes,
+            "ntasks-per-node": self.tasks,
+            "cpus-per-task": self.cpus,
+            # All of a node's accelerators are asked for together: bound to single tasks they would
+            # not see each other (jax issues 23452 and 28194).
+            "gres": f"gpu:{self.gpus * self.tasks}" if self.gpus else None,
+            "mem": self.memory,
+        }
+        made = [f"--{name}={value}" for name, value in asked.items() if value is not None]
+        return [*made, *(line if line.startswith("-") else f"--{line}" for line in self.lines)]
+
+
+def script(place: Path, name: str, count: int, options: SlurmOptions) -> str:
+    """job.sh of the submission folder `place`: an array of `count` runs."""
+    throttle = f"%{options.parallel}" if options.parallel and options.parallel < count else ""
+    directives = [
+        f"--job-name={name}",
+        f"--array=1-{count}{throttle}",
+        f"--output={place}/logs/%a.txt",
+        "--open-mode=append",
+        "--requeue",
+        *options.directives(),
+    ]
+    command = [options.python, "-P", "-m", "scaling.cli.main", "run-cell"]
+    run = f'{shlex.join(command)} "$cell" --wait {WAIT_S}'
+    if options.processes > 1:
+        # JAX finds its coordinator and peers in srun's variables; the job step ends as one.
+        run = f"srun --kill-on-bad-exit=1 {run} --processes {options.processes}"
+    lines = [
+        "#!/bin/bash",
+        *(f"#SBATCH {directive}" for directive in directives),
+        "# One run of cells.txt per array element. By hand, without Slurm:",
+        f"#   SLURM_ARRAY_TASK_ID=1 bash {shlex.quote(str(place / 'job.sh'))}",
+        "set -u",
+        *options.setup,
+        'export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"',
+        f'cell=$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {shlex.quote(str(place / "cells.txt"))})',
+        'exec >> "$cell/log.txt" 2>&1',
+        'echo "job ${SLURM_ARRAY_JOB_ID:-none}_$SLURM_ARRAY_TASK_ID on $(hostname),'
+        ' restart ${SLURM_RESTART_COUNT:-0}"',
+        f"exec {run}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def cell_list(folders: Sequence[Path]) -> str:
+    return "".join(f"{folder}\n" for folder in folders)
