@@ -186,7 +186,7 @@ def file_documents(files: list[Path], top: Path, column: str, excluded: Excluded
             if kind in ("parquet", "pq"):
                 yield from _parquet_documents(file, name, column, excluded)
                 continue
-            with _open(file) as stream:
+            with open_unpacked(file) as stream:
                 if kind in ("jsonl", "ndjson"):
                     yield from _jsonl_documents(stream, file, name, column, excluded)
                 else:
@@ -199,7 +199,7 @@ def file_documents(files: list[Path], top: Path, column: str, excluded: Excluded
             raise ScalingError(f"{file}: cannot be read ({error.strerror or error}).") from None
 
 
-def _open(file: Path) -> BinaryIO:
+def open_unpacked(file: Path) -> BinaryIO:
     if file.name.lower().endswith(".gz"):
         return cast(BinaryIO, gzip.GzipFile(file))
     return file.open("rb")

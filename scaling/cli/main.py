@@ -35,6 +35,7 @@ VERBS: dict[str, Verb] = {
     "data": Verb("Measure", "data", "Turn text into a token folder: split, tokenised, hashed."),
     "sweep": Verb("Measure", "sweep", "Train the small runs of a design; resumes where it stopped."),
     "status": Verb("Measure", "status", "Show how far a sweep has come, and what failed."),
+    "next": Verb("Measure", "next", "Propose the runs that most reduce the plan's expected waste."),
     "run-cell": Verb("Measure", "run_cell", "Train the one run a folder describes (engines call this)."),
     "fit": Verb("Fit", "fit", "Fit a loss law to a table of runs, with intervals."),
     "predict": Verb("Fit", "predict", "Predict the loss, or the best size, of runs from a fit."),
@@ -44,19 +45,27 @@ VERBS: dict[str, Verb] = {
     "gain": Verb("Fit", "gain", "Say how much compute recipe B saves over A."),
     "laws": Verb("Plan", "laws", "List the published laws, with citations and conventions."),
     "accelerators": Verb("Plan", "accelerators", "List the known accelerators, each figure with its source."),
+    "calibrate": Verb("Plan", "calibrate", "Time a few real steps on this machine: its own profile."),
     "estimate": Verb("Plan", "estimate", "Estimate step time, MFU and memory of stated layouts."),
     "plan": Verb("Plan", "plan", "Size a run for a compute budget and seal its prediction."),
     "launch": Verb("Check", "launch", "Train exactly the planned run, and its confirmation runs."),
     "verify": Verb("Check", "verify", "Score the sealed prediction against the outcome."),
     "report": Verb("Check", "report", "Write one self-contained report.html and its figures."),
+    "generate": Verb("Use", "generate", "Continue a text with a trained run's model."),
+    "eval": Verb("Use", "eval", "Score any text: bits per byte and nats per token."),
+    "export": Verb("Use", "export", "Write the model as a Hugging Face folder."),
+    "import": Verb("Use", "import_model", "Read a Hugging Face folder back into a model folder."),
 }
 
 
 def load_verb(name: str) -> Any:
     """The command of verb `name`; this is the moment its module is imported."""
     module = importlib.import_module(f"scaling.cli.{VERBS[name].module}")
-    verb_app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    verb_app.command(name=name, context_settings={"help_option_names": ["-h", "--help"]})(module.command)
+    # A verb of many options has panels and examples; drawing them costs rich, so only such a verb pays.
+    verb_app = typer.Typer(add_completion=False, rich_markup_mode=getattr(module, "MARKUP", None))
+    settings = {"help_option_names": ["-h", "--help"]}
+    epilog = getattr(module, "EPILOG", None)
+    verb_app.command(name=name, context_settings=settings, epilog=epilog)(module.command)
     return typer.main.get_command(verb_app)
 
 

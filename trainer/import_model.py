@@ -1,0 +1,144 @@
+"""A Hugging Face folder of an architecture we train, back as a model folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scaling.errors import ScalingError
+from scaling.files import check_fields, read_json
+from scaling.shape import Shape
+from trainer.export import CONFIG, OWN_FIELD, TOKENIZER, WEIGHTS, byte_characters, byte_tokenizer_json, places
+from trainer.model import RMS_EPS, ROPE_THETA, tree_of
+from trainer.tensorfile import read_tensors
+from trainer.tokenizers import ByteTokenizer, HubTokenizer, Tokenizer
+from trainer.weights import Model
+
+INDEX = "model.safetensors.index.json"
+SHAPE_FIELDS = {
+    "layers": "num_hidden_layers",
+    "width": "hidden_size",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "ffn": "intermediate_size",
+    "vocab": "vocab_size",
+}
+# What our model cannot do, by the field that would ask for it and what it must say (or be absent).
+PLAIN: Mapping[str, tuple[Any, ...]] = {
+    "hidden_act": ("silu",),
+    "attention_bias": (False,),
+    "mlp_bias": (False,),
+    "use_sliding_window": (False,),
+    "rope_scaling": (None,),
+}
+
+
+def import_model(folder: str | Path) -> Model:
+    """The model in `folder`; raises ScalingError naming what our model does not have."""
+    folder = Path(folder)
+    where = folder / CONFIG
+    config = read_json(where)
+    shape = shape_of(config, str(where))
+    own = config.get(OWN_FIELD)
+    own = own if isinstance(own, dict) else {}
+    tensors = read_all(folder)
+    tensors.pop("lm_head.weight" if shape.tied else "", None)  # some writers repeat the tied table
+    named = {place.row.path: place for place in places(shape)}
+    for place in named.values():
+        found = tensors.get(place.name)
+        if found is None or found.shape != place.shape:
+            raise ScalingError(
+                f"{folder}: tensor {place.name} should have shape {place.shape}, found "
+                f"{None if found is None else found.shape}."
+            )
+    if unknown := sorted(set(tensors) - {place.name for place in named.values()}):
+        raise ScalingError(f"{folder}: tensor {unknown[0]} has no place in our model.")
+
+    def array(row: Any, _: list[int]) -> np.ndarray:
+        place = named[row.path]
+        found = tensors[place.name].astype(np.float32, copy=False)
+        return found.T if place.transposed else found
+
+    tokenizer = tokenizer_of(folder / TOKENIZER, str(own.get("tokenizer", "file")))
+    if tokenizer.vocab_size > shape.vocab:
+        raise ScalingError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} symbols, the model a table of {shape.vocab}."
+        )
+    origin = own.get("origin") or {"name": str(config.get("_name_or_path") or folder.resolve().name)}
+    precision = own.get("compute_dtype") or config.get("dtype") or config.get("torch_dtype")
+    dtype = "float32" if precision in (None, "float32") else "bfloat16"
+    return Model(shape, config["max_position_embeddings"], dtype, tree_of(shape, array), tokenizer, origin)
+
+
+def shape_of(config: Mapping[str, Any], where: str) -> Shape:
+    """The shape that a config.json describes, or what it asks for that we do not have."""
+    kind = config.get("model_type")
+    if kind not in ("llama", "qwen3"):
+        raise ScalingError(f"{where}: model_type {kind!r} is not llama or qwen3, which is what we train.")
+    if "head_dim" not in config and isinstance(config.get("hidden_size"), int):
+        config = {
+            **config,
+            "head_dim": config["hidden_size"] // max(1, config.get("num_attention_heads") or 1),
+        }
+    check_fields(config, dict.fromkeys([*SHAPE_FIELDS.values(), "max_position_embeddings"], int), where)
+    for name, allowed in PLAIN.items():
+        if name in config and config[name] not in allowed:
+            raise ScalingError(f"{where}: {name} is {config[name]!r}; our model has only {allowed[0]!r}.")
+    rope = config.get("rope_parameters") or {}
+    if rope.get("rope_type", "default") != "default":
+        raise ScalingError(f"{where}: rope_type is {rope['rope_type']!r}; our model has only 'default'.")
+    numbers = {
+        "rope_theta": (rope.get("rope_theta", config.get("rope_theta", 10_000.0)), ROPE_THETA),
+        "rms_norm_eps": (config.get("rms_norm_eps", 1e-6), RMS_EPS),
+    }
+    for name, (found, ours) in numbers.items():
+        if found != ours:
+            raise ScalingError(f"{where}: {name} is {found!r}; our model computes with {ours!r}.")
+    try:
+        return Shape(
+            **{ours: config[theirs] for ours, theirs in SHAPE_FIELDS.items()},
+            tied=bool(config.get("tie_word_embeddings", False)),
+            qk_norm=kind == "qwen3",
+        )
+    except ValueError as error:
+        raise ScalingError(f"{where}: {error}") from None
+
+
+def read_all(folder: Path) -> dict[str, np.ndarray]:
+    """Every tensor of the folder: from one file, or from the parts that an index lists."""
+    if not (folder / INDEX).is_file():
+        return read_tensors(folder / WEIGHTS)
+    parts = read_json(folder / INDEX).get("weight_map")
+    names = sorted(set(parts.values())) if isinstance(parts, dict) else []
+    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise ScalingError(f"{folder / INDEX}: field 'weight_map' is missing or malformed.")
+    return {key: tensor for name in names for key, tensor in read_tensors(folder / name).items()}
+
+
+def tokenizer_of(path: Path, kind: str) -> Tokenizer:
+    """The tokenizer of a tokenizer.json; one that we wrote for bytes becomes a byte tokenizer again."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ScalingError(f"{path}: no such file; only tokenizers in this format are read.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScalingError(f"{path}: cannot be read ({error}).") from None
+    return byte_tokenizer_of(text) or HubTokenizer.from_text(
+        text, "bpe" if kind == "bpe" else "file", str(path)
+    )
+
+
+def byte_tokenizer_of(text: str) -> ByteTokenizer | None:
+    """The byte tokenizer whose export is `text`, if there is one."""
+    byte = {character: b for b, character in byte_characters().items()}
+    try:
+        symbols = bytes(sorted(byte[name] for name in json.loads(text)["model"]["vocab"] if name in byte))
+        tokenizer = ByteTokenizer(symbols)
+        return tokenizer if json.loads(byte_tokenizer_json(tokenizer)) == json.loads(text) else None
+    except (KeyError, TypeError, ValueError, ScalingError):
+        return None

@@ -1,0 +1,158 @@
+"""The model a run leaves behind: weights, shape and tokenizer in one folder that stands alone.
+
+    model.json             format "scaling/model", version 1: shape, context, constants, origin, hashes
+    weights.safetensors    every parameter in float32, named by its place in the table of `scaling.shape`
+    tokenizer.json         the tokenizer of the data it was trained on
+
+model.json is written last and carries the hashes of the two others, so a kill leaves no half of a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from scaling.errors import ScalingError
+from scaling.files import check_fields, from_mapping, read_json, sha256_file, write_json
+from scaling.shape import Shape
+from trainer.config import RunConfig
+from trainer.model import RMS_EPS, ROPE_THETA, Params, per_layer, tree_of
+from trainer.tensorfile import Tensor, read_tensors, write_tensors
+from trainer.tokenizers import Tokenizer, load_tokenizer, save_tokenizer
+from trainer.tokens import TokenFolder
+
+FORMAT = "scaling/model"
+VERSION = 1
+FOLDER = "model"
+CARD = "model.json"
+WEIGHTS = "weights.safetensors"
+TOKENIZER = "tokenizer.json"
+CONSTANTS = {"norm_eps": RMS_EPS, "rope_theta": ROPE_THETA}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model in memory: `seq` is the context in tokens it was trained on, `dtype` what its
+    products are computed in, `origin` what it was made from."""
+
+    shape: Shape
+    seq: int
+    dtype: Literal["float32", "bfloat16"]
+    params: Params
+    tokenizer: Tokenizer
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def tensors(self) -> list[Tensor]:
+        """Every parameter by the name of its row in the table."""
+        return [
+            Tensor(row.name, row.shape, lambda path=row.path: np.asarray(self.parameter(path)))
+            for row in self.shape.table
+        ]
+
+    def parameter(self, path: tuple[str, ...]) -> Any:
+        node: Any = self.params
+        for key in path:
+            node = node[key]
+        return node
+
+
+def keep_model(folder: Path, config: RunConfig, data: TokenFolder, params: Params) -> None:
+    """Write the final parameters of a run to `folder`/model."""
+    origin = {
+        "name": config.name,
+        "config_sha256": config.sha256,
+        "data_sha256": config.data_sha256,
+        "plan_seal": config.plan_seal,
+        "tokens": config.tokens,
+    }
+    model = Model(config.shape, config.seq, config.dtype, per_layer(params), data.tokenizer(), origin)
+    save_model(model, folder / FOLDER)
+
+
+def save_model(model: Model, folder: str | Path) -> Path:
+    """Write a model folder; one that lies there is replaced."""
+    folder = Path(folder)
+    (folder / CARD).unlink(missing_ok=True)
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "shape": model.shape.to_dict(),
+        "params": model.shape.params(),
+        "seq": model.seq,
+        "dtype": model.dtype,
+        **CONSTANTS,
+        "origin": dict(model.origin),
+        "tokenizer": save_tokenizer(model.tokenizer, folder / TOKENIZER),
+        "weights_sha256": write_tensors(folder / WEIGHTS, model.tensors, {"format": "scaling"}),
+    }
+    write_json(folder / CARD, content)
+    return folder
+
+
+def find_model(folder: str | Path) -> Path:
+    """The model folder that a run folder, or a model folder itself, stands for; else what is missing."""
+    folder = Path(folder)
+    for place in (folder, folder / FOLDER):
+        if (place / CARD).is_file():
+            return place
+    if not folder.is_dir():
+        raise ScalingError(f"{folder}: no such folder.")
+    if (folder / "launch.json").is_file():
+        raise ScalingError(f"{folder}: holds several runs; name one of them, such as {folder / '1'}.")
+    if not (folder / "config.json").is_file():
+        raise ScalingError(f"{folder}: neither a run's folder nor a model's (no {CARD}, no config.json).")
+    if not (folder / "result.json").is_file():
+        raise ScalingError(f"{folder}: the run is not finished; `scaling run-cell {folder}` goes on with it.")
+    if read_json(folder / "result.json").get("status") != "done":
+        raise ScalingError(f"{folder}: the run diverged, and its parameters were not kept.")
+    raise ScalingError(
+        f"{folder}: the run kept no model, as the runs of a sweep do not; set keep_model to true in its "
+        "config.json, remove its result.json and train it again with `scaling run-cell`."
+    )
+
+
+def load_model(folder: str | Path) -> Model:
+    """The model of a run folder or model folder; raises ScalingError when it is damaged or of no use here."""
+    place = find_model(folder)
+    where = place / CARD
+    card = read_json(where, expect=FORMAT)
+    if card.get("version") != VERSION:
+        raise ScalingError(f"{where}: version {card.get('version')!r} is not known here, only {VERSION}.")
+    kinds = {"shape": dict, "seq": int, "dtype": str, "tokenizer": dict, "tokenizer.kind": str}
+    check_fields(card, {**kinds, "tokenizer.sha256": str, "weights_sha256": str, "origin": dict}, str(where))
+    for name, value in CONSTANTS.items():
+        if card.get(name) != value:
+            raise ScalingError(
+                f"{where}: {name} is {card.get(name)!r}; this program computes with {value!r}."
+            )
+    if card["dtype"] not in ("float32", "bfloat16") or card["seq"] < 1:
+        raise ScalingError(f"{where}: field 'dtype' or 'seq' is malformed.")
+    shape = from_mapping(Shape, card["shape"], f"{where}, field 'shape'")
+    for name, expected in ((WEIGHTS, card["weights_sha256"]), (TOKENIZER, card["tokenizer"]["sha256"])):
+        if not (place / name).is_file():
+            raise ScalingError(f"{place / name}: no such file; the model folder is not complete.")
+        if sha256_file(place / name) != expected:
+            raise ScalingError(f"{place / name}: is not what {CARD} says was written; the file is damaged.")
+    tokenizer = load_tokenizer(place / TOKENIZER, card["tokenizer"])
+    if tokenizer.vocab_size > shape.vocab:
+        raise ScalingError(f"{where}: the tokenizer has more symbols than 'shape.vocab' ({shape.vocab}).")
+    params = params_of(shape, read_tensors(place / WEIGHTS), str(place / WEIGHTS))
+    return Model(shape, card["seq"], card["dtype"], params, tokenizer, card["origin"])
+
+
+def params_of(shape: Shape, tensors: Mapping[str, np.ndarray], where: str) -> Params:
+    """The parameter tree of `shape` from tensors by the names of its table; nothing more, nothing less."""
+    expected = {row.name: row.shape for row in shape.table}
+    for name in [*expected, *tensors]:
+        found = tensors[name].shape if name in tensors else None
+        if found != expected.get(name):
+            raise ScalingError(
+                f"{where}: tensor {name!r} has shape {found}; the model's table says {expected.get(name)}."
+            )
+    return tree_of(shape, lambda row, _: tensors[row.name])
