@@ -28,7 +28,8 @@ from scaling.hardware.probes import calibrate, refit, seconds
 from scaling.hardware.step import estimate_step
 from scaling.hardware.uncertainty import NEW_CHIP, NEW_FRAMEWORK, NORMAL_90
 
-FIT_NOISE = 0.03
+FIT_NOISE = 0.03  # of a published step time
+RUN_NOISE = 0.1  # of an average over a whole run, with its evaluations and stalls inside
 
 
 def errors(runs: Sequence[Run], constants: Constants) -> np.ndarray:
@@ -45,7 +46,8 @@ def line(label: str, error: np.ndarray) -> str:
 
 
 def fit(runs: Sequence[Run]) -> Constants:
-    return refit([run.measured for run in runs], tables.priors(), FIT_NOISE)
+    noise = [RUN_NOISE if run.whole_run else FIT_NOISE for run in runs]
+    return refit([run.measured for run in runs], tables.priors(), noise)
 
 
 def leave_out(runs: Sequence[Run], what: str, group: Callable[[Run], str]) -> None:

@@ -45,6 +45,11 @@ class Run:
         return self.chip.split("_")[0]
 
     @property
+    def whole_run(self) -> bool:
+        """Whether the speed is a run's average, evaluations and stalls included (Levanter's logs)."""
+        return self.framework == "Levanter"
+
+    @property
     def measured(self) -> tuple[Any, Any, Any, float]:
         return self.row.work, self.row.layout, self.row.chip, self.seconds
 

@@ -30,6 +30,7 @@ class Constants:
     attention_modern: float
     attention_tpu: float
     attention_edge: float
+    attention_edge_2023: float
     scores_bytes: float
     elementwise_pytorch: float
     elementwise_megatron: float

@@ -44,17 +44,17 @@ def seconds(work: Workload, layout: Layout, chip: Chip, constants: Constants) ->
     return sum(terms.values())
 
 
-def refit(
-    rows: Sequence[Measured], centre: Constants, noise: float = NOISE, names: Sequence[str] | None = None
-) -> Constants:
+def refit(rows: Sequence[Measured], centre: Constants, noise: float | Sequence[float] = NOISE) -> Constants:
     """The constants that best explain `rows`, shrunk to `centre` by the spreads of the table.
 
     Levenberg-Marquardt on the logarithms: residuals log(predicted / measured) / noise under a Cauchy
-    loss, and one residual log(value / centre) / spread for every constant.
+    loss, and one residual log(value / centre) / spread for every constant. `noise` is one figure or one
+    for every row.
     """
     import numpy as np
 
-    names = tuple(names or tables.table())
+    names = tuple(tables.table())
+    doubt = np.broadcast_to(np.asarray(noise, float), (len(rows),))
     spread = np.array([tables.table()[name].spread for name in names])
     start = np.log([getattr(centre, name) for name in names])
     truth = np.log([row[3] for row in rows])
@@ -66,7 +66,7 @@ def refit(
 
     def residuals(x: np.ndarray) -> np.ndarray:
         here = at(x)
-        return (np.log([seconds(w, lay, chip, here) for w, lay, chip, _ in rows]) - truth) / noise
+        return (np.log([seconds(w, lay, chip, here) for w, lay, chip, _ in rows]) - truth) / doubt
 
     def loss(r: np.ndarray, x: np.ndarray) -> float:
         return float(HEAVY**2 * np.log1p((r / HEAVY) ** 2).sum() + x @ x)

@@ -155,16 +155,15 @@ def step_terms(
     head, head_real = matmul(d, work.vocab / t)
     ideal = (1 + BACKWARD) * (layers * (qkv + out + up + down) + head)
     real = (1 + BACKWARD) * (layers * (qkv_real + out_real + up_real + down_real) + head_real)
-    share = (q * again.query + kv * (again.key + again.value)) / (q + 2 * kv)
-    redo = qkv_real * share + out_real * again.out + up_real * again.mlp_in + down_real * again.mlp_out
+    partly = (q * again.query + kv * (again.key + again.value)) / (q + 2 * kv)
+    redo = qkv_real * partly + out_real * again.out + up_real * again.mlp_in + down_real * again.mlp_out
 
     # --- attention
     forward = 4.0 * tokens * q * work.mean_span
     fill = padded(work.head_dim, tile) / work.head_dim
     if layout.flash_attention:
-        rate = attention_share(work, layout, device, c) * device.peak / fill
-        rate *= work.mean_span / (work.mean_span + c.attention_edge)
-        look = forward / rate
+        rate, half = attention_kernel(work, layout, device, c)
+        look = forward * fill / (rate * device.peak) * (1 + half / work.mean_span)
         scores = look * (1 + FLASH_BACKWARD)
     else:  # scores are written out: the whole square of them, several times
         square = tokens * work.seq_len * work.n_heads / t
@@ -247,14 +246,18 @@ def modern(work: Workload, layout: Layout) -> bool:
     return layout.framework != "pytorch" or work.sliding_window is not None
 
 
-def attention_share(work: Workload, layout: Layout, device: Device, c: Constants) -> float:
-    """Share of peak of a fused attention, by the kernel generation that framework and chip imply."""
+def attention_kernel(work: Workload, layout: Layout, device: Device, c: Constants) -> tuple[float, float]:
+    """Share of peak of a fused attention at long spans, and the span at which it runs at half of that.
+
+    Framework and chip imply the kernel's generation: Megatron's runs on Ampere, and PyTorch's without
+    a better word, are of the first.
+    """
     if device.kind == "tpu":
-        return c.attention_tpu
+        return c.attention_tpu, c.attention_edge
     ampere = device.peak < HOPPER
     if modern(work, layout) and not (ampere and layout.framework == "megatron"):
-        return c.attention_modern
-    return c.attention_ampere if ampere else c.attention_hopper_2023
+        return c.attention_modern, c.attention_edge
+    return (c.attention_ampere if ampere else c.attention_hopper_2023), c.attention_edge_2023
 
 
 def fused_traffic(work: Workload, layout: Layout, c: Constants) -> float:

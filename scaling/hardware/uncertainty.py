@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -37,10 +38,12 @@ DOUBT = {  # of each term, relative to itself
     "stragglers": 0.5,
 }
 SEEN = 0.6  # share of that doubt that is left where published rows of chip and framework were fitted
-NEW_CHIP = 0.06  # no published row of this chip was fitted, only of others
-NEW_FRAMEWORK = 0.04  # ... or of this framework on this chip
+NEW_CHIP = 0.07  # no published rows of this chip were fitted, only of others
+NEW_FRAMEWORK = 0.05  # ... or of this framework on this chip
+FEW = 3  # rows below which a chip and framework do not count as calibrated
 NEW_FORMAT = 0.1  # fp8: scaling, casts and transposes differ by recipe
 NEW_LAYOUT = 0.1  # the source does not state the layout
+NEW_REMAT = 0.1  # ... or what is recomputed
 NEW_FIGURE = 0.04  # each bandwidth that is assumed
 EAGER_SCORES = 0.05  # attention that writes its scores out
 PROBED = 0.09  # what remains after probes of a machine, on shapes that were not probed
@@ -49,9 +52,12 @@ MOST = 0.45  # wider than a factor of 2 in all says nothing
 
 @cache
 def calibrated_on() -> frozenset[tuple[str, str]]:
-    """(chip, framework) pairs that published rows calibrated."""
+    """(chip, framework) pairs that enough published rows calibrated."""
+    rows: Counter[tuple[str, str]] = Counter()
     with open(Path(__file__).parent / "calibrated.csv", encoding="utf-8", newline="") as stream:
-        return frozenset((row["chip"], row["framework"]) for row in csv.DictReader(stream))
+        for row in csv.DictReader(stream):
+            rows[row["chip"], row["framework"]] += int(row["rows"])
+    return frozenset(pair for pair, count in rows.items() if count >= FEW)
 
 
 @cache
@@ -78,6 +84,8 @@ def half_width(
         variance += NEW_FORMAT**2
     if not layout.parallelism_known:
         variance += NEW_LAYOUT**2
+    if layout.remat == "unknown":
+        variance += NEW_REMAT**2
     if not layout.flash_attention:
         variance += EAGER_SCORES**2
     variance += len(device.assumed) * NEW_FIGURE**2
