@@ -236,8 +236,8 @@ def _end_of_search(
     found = execution_of(source.sized(flops, needs), cluster, chips, source)
     if not limit.keeps(found):
         raise Refusal(
-            f"{limit.option} is too little for any run on {chips:,} x {cluster.chip.title}: the smallest takes "
-            f"{format_duration(found.seconds)} and costs {format_money(found.cost_usd)}."
+            f"{limit.option} is too little for any run on {chips:,} x {cluster.chip.title}: the smallest "
+            f"takes {format_duration(found.seconds)} and costs {format_money(found.cost_usd)}."
         )
 
 

@@ -31,11 +31,12 @@ SHARED_BY = 8  # chips of a node, the widest tensor axis that pays
 MANY_HEADS, MANY_KV_HEADS = 16, 8
 SIZE_TOLERANCE = 0.01
 LARGEST = 1e17  # parameters; beyond it a shape would be sought among millions of widths
-# What a deviation weighs, in units of |ln(width / depth / 128)|: 1% of size is worth 22% of aspect.
-SIZE_WEIGHT, FFN_WEIGHT, ODD_HEADS, HALF_ODD_HEADS = 20.0, 1.0, 0.4, 0.15
+# What a deviation weighs, in units of |ln(width / depth / 128)|: 1% of size is worth 80% of aspect.
+ROUGH = 0.35  # how far the rough aspect of a width may be off: grouped kv heads, ffn slack, rounding
+SIZE_WEIGHT, FFN_WEIGHT, ODD_HEADS, HALF_ODD_HEADS = 60.0, 1.0, 0.4, 0.15
 RULE = (
-    f"width near {ASPECT} x depth, heads of {HEAD_DIM}, ffn near 8/3 of the width; widths in tiles of {TILE}, "
-    f"heads and ffn that {SHARED_BY} chips can share"
+    f"width near {ASPECT} x depth, heads of {HEAD_DIM}, ffn near 8/3 of the width; widths in tiles of "
+    f"{TILE}, heads and ffn that {SHARED_BY} chips can share"
 )
 
 
@@ -62,7 +63,9 @@ def buildable_shape(target: float, size_of: Callable[[Shape], float], vocab: int
         )
     best: tuple[float, float, Shape] | None = None
     for unit in WIDTH_UNITS:
-        for width in _widths(unit, target):
+        for about, width in _widths(unit, target, vocab):
+            if best is not None and best[0] == 0.0 and about - ROUGH > best[1]:
+                break  # the widths that follow are stranger still
             for candidate in _of_width(width, unit, target, size_of, vocab):
                 if best is None or candidate[:2] < best[:2]:
                     best = candidate
@@ -76,12 +79,19 @@ def buildable_shape(target: float, size_of: Callable[[Shape], float], vocab: int
     return best[2]
 
 
-def _widths(unit: int, target: float) -> range:
+def _widths(unit: int, target: float, vocab: int) -> list[tuple[float, int]]:
+    """(how strange the aspect of this width must be, roughly, width), the least strange first."""
     # 12 L w^2 parameters with L = w / 128 put the width near (10.7 N)^(1/3); the range is generous, and
     # coarser where models are large.
     middle = (10.7 * target) ** (1 / 3)
     step = unit * max(1, round(middle / unit / 64))
-    return range(max(unit, int(middle / 3) // step * step), int(1.6 * middle) + step + 1, step)
+    widths = range(max(unit, int(middle / 3) // step * step), int(1.6 * middle) + step + 1, step)
+
+    def about(width: int) -> float:
+        layers = max(1.0, (target - 2.0 * vocab * width) / (12.0 * width * width))
+        return abs(math.log(width / layers / ASPECT))
+
+    return sorted((about(width), width) for width in widths)
 
 
 def _of_width(
@@ -103,7 +113,7 @@ def _of_width(
     odd = 0.0
     if width >= MANY_HEADS * HEAD_DIM and heads % SHARED_BY:
         odd = HALF_ODD_HEADS if heads % (SHARED_BY // 2) == 0 else ODD_HEADS
-    for layers in {math.floor(exact), math.ceil(exact)}:
+    for layers in range(math.floor(exact) - 1, math.ceil(exact) + 2):
         if layers < 2 or not ASPECT_RANGE[0] <= width / layers <= ASPECT_RANGE[1]:
             continue
         missing = (target - fixed - layers * layer) / (layers * per_ffn)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
+from scaling.allocation import PLAIN, Needs
 from scaling.errors import ScalingError
 from scaling.files import Kinds, check_fields, from_mapping, read_json, write_json
-from scaling.planner import DEFAULT_WASTE, FORMAT, VERSION, plan_fit
+from scaling.plan_keys import DEFAULT_WASTE, FORMAT, VERSION
+from scaling.plan_of_fit import fit_source, plan_fit
 from scaling.recipe import Recipe
 from scaling.results import read_result
 from scaling.seal import check_seal
 from scaling.shape import ShapeFamily
+from scaling.sources import FitSource
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +28,13 @@ def plan_sweep(
     folder: str | Path, flops: float, *, waste: float = DEFAULT_WASTE, force: bool = False
 ) -> dict[str, Any]:
     """A launchable plan from DIR/sweep.json (family, recipe, data), DIR/fit.json and DIR/runs.csv."""
+    return sweep_source(folder, waste=waste, force=force)[1](flops, PLAIN)
+
+
+def sweep_source(
+    folder: str | Path, *, waste: float = DEFAULT_WASTE, force: bool = False
+) -> tuple[FitSource, Callable[[float, Needs], dict[str, Any]]]:
+    """A sweep's law over its own shapes and recipe, and the function that plans a budget by it."""
     from scaling.laws.fit import load_fit
     from scaling.laws.isoflop import isoflop
     from scaling.runs import read_runs
@@ -50,18 +60,25 @@ def plan_sweep(
             bands = isoflop(runs, count=fit.count)
         except ScalingError:
             bands = None  # no bands, no straight line: the plan then has one rival fewer
-    return plan_fit(
-        flops,
-        fit,
-        from_mapping(ShapeFamily, family, f"{where}, family"),
-        Recipe.from_dict(recipe, f"{where}, recipe"),
-        isoflop=bands,
-        data_sha256=sha256,
-        unique_tokens=int(unique),
-        seed_noise=noise,
-        waste=waste,
-        force=force,
-    )
+    shapes = from_mapping(ShapeFamily, family, f"{where}, family")
+    rules = Recipe.from_dict(recipe, f"{where}, recipe")
+
+    def size(flops: float, needs: Needs) -> dict[str, Any]:
+        return plan_fit(
+            flops,
+            fit,
+            shapes,
+            rules,
+            isoflop=bands,
+            data_sha256=sha256,
+            unique_tokens=int(unique),
+            seed_noise=noise,
+            waste=waste,
+            force=force,
+            needs=needs,
+        )
+
+    return fit_source(fit, shapes, rules, None, None, []), size
 
 
 def seed_noise(table: pd.DataFrame) -> float | None:

@@ -15,7 +15,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.buildable import ASPECT, HEAD_DIM
+from scaling.buildable import ASPECT, HEAD_DIM, LARGEST
+from scaling.errors import Refusal, LARGEST
 from scaling.laws.surface import PNormLaw, loss_of
 from scaling.shape import Convention, Count, Shape, ShapeFamily
 
@@ -109,7 +110,15 @@ class Ladder:
 def ladder(
     family: ShapeFamily, centre: float, flops: float, seq: int, convention: Convention, count: Count
 ) -> Ladder:
-    """The family's members from centre / 12 to centre x 12 parameters, all unless over 400."""
+    """The family's members from centre / 12 to centre x 12 parameters, all unless over 400.
+
+    Raises Refusal where the law's best size is no number of parameters that a transformer could have.
+    """
+    if not centre <= LARGEST:
+        raise Refusal(
+            f"the law puts the best size for {flops:.3g} FLOPs at {centre:.3g} parameters, which no"
+            " transformer has: its table does not determine it; see the notes of the fit and add runs."
+        )
     low = family.nearest(max(1.0, centre / LADDER_SPAN), count).width
     high = family.nearest(centre * LADDER_SPAN, count).width
     unit = family.width_multiple

@@ -1,4 +1,4 @@
-"""`scaling plan`: from a compute budget to a model, its tokens, its safe range and its price."""
+"""`scaling plan`: from what limits a run to a model, its tokens, its layout, its time and its price."""
 
 from __future__ import annotations
 
@@ -9,115 +9,199 @@ import typer
 
 from scaling.cli import output
 
-MOST_TOKENS = 10**9
-MOST_CHIPS = 10**8
+MARKUP = "rich"
+LIMITS, NEEDS, LAW = "What limits the run (at least one)", "What else matters", "The law"
+HARDWARE, OUTPUT = "Hardware", "Output"
+EPILOG = """Examples:
+
+ scaling plan --flops 1e22
+
+ scaling plan --days 30 --chips 256 --accelerator h100
+
+ scaling plan --budget-usd 1M --accelerator h100 --serve-tokens 2T
+
+ scaling plan --target-loss 2.1 --unique-tokens 300B
+
+ scaling plan --flops 1e13 --sweep my_sweep --out my_sweep/plan.json
+"""
 
 
 def command(
-    flops: Annotated[str, typer.Option("--flops", help="Compute budget, such as 1e22.")],
+    flops: Annotated[
+        str | None, typer.Option(help="Training compute, such as 1e22.", rich_help_panel=LIMITS)
+    ] = None,
+    days: Annotated[
+        str | None,
+        typer.Option(help="Wall time: 30, 30d, 72h; with --accelerator.", rich_help_panel=LIMITS),
+    ] = None,
+    budget_usd: Annotated[
+        str | None,
+        typer.Option(
+            "--budget-usd",
+            "--budget",
+            help="Money, such as 1e6 or $1M; with --accelerator.",
+            rich_help_panel=LIMITS,
+        ),
+    ] = None,
+    target_loss: Annotated[
+        float | None, typer.Option(help="Loss to reach, in nats per token.", rich_help_panel=LIMITS)
+    ] = None,
+    serve_tokens: Annotated[
+        str | None,
+        typer.Option(help="Tokens the model will serve in its life, such as 2T.", rich_help_panel=NEEDS),
+    ] = None,
+    unique_tokens: Annotated[
+        str | None,
+        typer.Option(help="Tokens of data there are; repeating them is priced.", rich_help_panel=NEEDS),
+    ] = None,
+    max_params: Annotated[
+        str | None, typer.Option(help="Largest size, such as 8B.", rich_help_panel=NEEDS)
+    ] = None,
+    max_latency_ms: Annotated[
+        float | None,
+        typer.Option(
+            help="Most time a token may take one request on a node of the accelerator.", rich_help_panel=NEEDS
+        ),
+    ] = None,
     law: Annotated[
-        str | None, typer.Option("--law", help="A published law (see `scaling laws`); default besiroglu.")
+        str | None,
+        typer.Option(help="A published law (see `scaling laws`); default besiroglu.", rich_help_panel=LAW),
     ] = None,
-    fit: Annotated[Path | None, typer.Option("--fit", help="fit.json of your own runs.")] = None,
+    fit: Annotated[Path | None, typer.Option(help="fit.json of your own runs.", rich_help_panel=LAW)] = None,
     sweep: Annotated[
-        Path | None, typer.Option("--sweep", help="A sweep's folder: its fit, shapes and recipe; launchable.")
+        Path | None,
+        typer.Option(help="A sweep's folder: its fit, shapes and recipe; launchable.", rich_help_panel=LAW),
     ] = None,
-    accelerator: Annotated[
-        str | None, typer.Option("--accelerator", help="Chip to price the run on, such as h100.")
-    ] = None,
-    chips: Annotated[str, typer.Option("--chips", help="How many of them.")] = "1",
-    utilisation: Annotated[
-        float, typer.Option("--utilisation", help="Share of the dense bf16 peak that training reaches.")
-    ] = 0.4,
-    price: Annotated[str | None, typer.Option("--price", help="US dollars per chip-hour.")] = None,
-    waste: Annotated[
-        float, typer.Option("--waste", help="Share of compute that the range of sizes may waste.")
-    ] = 0.02,
     convention: Annotated[
         str | None,
-        typer.Option("--convention", help="With --fit: how --flops counts (6nd, model_causal, model_full)."),
+        typer.Option(help="With --fit: how FLOPs count: 6nd, model_causal, ...", rich_help_panel=LAW),
     ] = None,
-    seq: Annotated[str | None, typer.Option("--seq", help="Sequence length of the generic shape.")] = None,
-    vocab: Annotated[str | None, typer.Option("--vocab", help="Vocabulary of the generic shape.")] = None,
+    waste: Annotated[
+        float,
+        typer.Option(help="Share of compute that the range of sizes may waste.", rich_help_panel=LAW),
+    ] = 0.02,
+    seq: Annotated[
+        str | None, typer.Option(help="Sequence length of the generic shape.", rich_help_panel=LAW)
+    ] = None,
+    vocab: Annotated[
+        str | None, typer.Option(help="Vocabulary of the generic shape.", rich_help_panel=LAW)
+    ] = None,
+    accelerator: Annotated[
+        str | None, typer.Option(help="Chip to run on, such as h100.", rich_help_panel=HARDWARE)
+    ] = None,
+    chips: Annotated[
+        str | None, typer.Option(help="How many of them; chosen if not given.", rich_help_panel=HARDWARE)
+    ] = None,
+    price: Annotated[
+        str | None, typer.Option(help="US dollars per chip-hour.", rich_help_panel=HARDWARE)
+    ] = None,
+    batch_tokens: Annotated[
+        str | None,
+        typer.Option(help="Tokens of one step; by published laws if not given.", rich_help_panel=HARDWARE),
+    ] = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            help="Measured steps (as for `estimate --probes`) to correct the estimate.",
+            rich_help_panel=HARDWARE,
+        ),
+    ] = None,
+    utilisation: Annotated[
+        float | None,
+        typer.Option(
+            help="State the share of the dense peak instead of estimating the step.", rich_help_panel=HARDWARE
+        ),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write the sealed plan here; never replaces another plan.")
+        Path | None,
+        typer.Option(
+            help="Write the sealed plan here, and plan.md beside it; never replaces another plan.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Plan even where a refusal is due; marked.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as one JSON object.")] = False,
+    files: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the files of a launch into this folder; with --accelerator.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Plan though a refusal is due; marked.", rich_help_panel=OUTPUT)
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the plan as one JSON object.", rich_help_panel=OUTPUT)
+    ] = False,
 ) -> None:
-    """Size a run for a compute budget and seal its prediction.
+    """Size a run under everything that limits it, and seal its prediction.
 
+    Any of compute, days on chips, money and a target loss may be given; the one that binds is named.
     Without --law, --fit or --sweep the law of Besiroglu et al. 2024 is used, and what the other
     published laws say stands beside it. With --sweep the plan can be launched.
     """
+    from scaling.cli.plan_request import parse_cluster, parse_days, parse_source
     from scaling.errors import UsageError
-    from scaling.planner import DEFAULT_LAW, plan_fit, plan_published, with_time
-    from scaling.quantities import parse_count, parse_flops, parse_money
-    from scaling.sizing import GENERIC_SEQ, GENERIC_VOCAB, generic_family
+    from scaling.planner import Limits, Needs, plan_under, with_time
+    from scaling.quantities import parse_count, parse_flops, parse_money, parse_number
 
-    sources = [
-        name for name, value in (("--law", law), ("--fit", fit), ("--sweep", sweep)) if value is not None
-    ]
-    if len(sources) > 1:
-        raise UsageError(f"{' and '.join(sources)} exclude one another; give one of them.")
-    budget = parse_flops(flops, "--flops")
-    length = None if seq is None else parse_count(seq, "--seq")
-    if length is not None and length > MOST_TOKENS:
-        raise UsageError(f"--seq {seq}: no model reads sequences of more than {MOST_TOKENS:g} tokens.")
-    words = None if vocab is None else parse_count(vocab, "--vocab")
-    count = parse_count(chips, "--chips")
-    if count > MOST_CHIPS:
-        raise UsageError(f"--chips {chips}: more than {MOST_CHIPS:g} chips do not exist.")
-    dollars = None if price is None else parse_money(price, "--price")
-    chip = None
-    if accelerator is not None:
-        from scaling.hardware.catalogue import find_chip
+    def count(text: str | None, what: str) -> float | None:
+        return None if text is None else float(parse_count(text, what))
 
-        chip = find_chip(accelerator)
-    elif count != 1 or dollars is not None:
-        raise UsageError("--chips and --price need --accelerator: time depends on the chip.")
-    if convention is not None and fit is None:
-        raise UsageError("--convention goes with --fit; a published law or a sweep has its own.")
-    generic = seq is not None or vocab is not None or convention is not None
-    if sweep is not None and generic:
-        raise UsageError("--seq and --vocab describe a generic shape; a sweep has its own shapes.")
-    if fit is not None and fit.name == "fit.json" and not generic and (fit.parent / "sweep.json").exists():
-        output.say(f"{fit} belongs to the sweep in {fit.parent}: its shapes and recipe are used")
-        sweep = fit.parent
-    if sweep is not None:
-        from scaling.planfiles import plan_sweep
-
-        plan = plan_sweep(sweep, budget, waste=waste, force=force)
-    elif fit is not None:
-        from scaling.laws.fit import load_fit
-
-        family = None if words is None else generic_family(words)
-        plan = plan_fit(
-            budget, load_fit(fit), family, convention=convention, seq=length, waste=waste, force=force
+    limits = Limits(
+        None if flops is None else parse_flops(flops, "--flops"),
+        None if days is None else parse_days(days),
+        None if budget_usd is None else parse_money(budget_usd, "--budget-usd"),
+        None if target_loss is None else parse_number(target_loss, "--target-loss"),
+    )
+    needs = Needs(
+        count(serve_tokens, "--serve-tokens") or 0.0,
+        count(unique_tokens, "--unique-tokens"),
+        count(max_params, "--max-params"),
+    )
+    if max_latency_ms is not None:
+        parse_number(max_latency_ms, "--max-latency-ms")
+    cluster = parse_cluster(accelerator, chips, price, batch_tokens, profile, utilisation)
+    if utilisation is not None and (limits.seconds is not None or limits.usd is not None):
+        raise UsageError(
+            "--utilisation states a speed and --days and --budget-usd estimate one; leave one of them out."
         )
-    else:
-        plan = plan_published(
-            budget,
-            law or DEFAULT_LAW,
-            seq=length or GENERIC_SEQ,
-            vocab=words or GENERIC_VOCAB,
-            waste=waste,
-            force=force,
-        )
-    if chip is not None:
+    if files is not None and (cluster is None or utilisation is not None):
+        raise UsageError("--files needs --accelerator (without --utilisation): a launch needs a layout.")
+    source, size, folder = parse_source(law, fit, sweep, convention, seq, vocab, waste, force)
+    if folder is not None and (needs.unique_tokens is not None or batch_tokens is not None):
+        option = "--batch-tokens" if batch_tokens is not None else "--unique-tokens"
+        raise UsageError(f"{option}: the sweep in {folder} has its own data and batch; leave it out.")
+    plan = plan_under(
+        source,
+        size,
+        limits,
+        needs,
+        cluster,
+        latency_s=None if max_latency_ms is None else max_latency_ms / 1e3,
+        hardware=utilisation is None,
+    )
+    if utilisation is not None and cluster is not None:
         from scaling.hardware.runtime import run_time
 
-        spent = plan["flops"].get(plan["convention"]["flops"], budget)
+        counted = plan["convention"]["flops"]
+        spent = plan["flops"].get(counted, plan["inputs"]["flops"])
         plan = with_time(
-            plan, run_time(spent, plan["convention"]["flops"], chip, count, utilisation, dollars)
+            plan,
+            run_time(spent, counted, cluster.chip, cluster.chips or 1, utilisation, cluster.price_usd),
         )
     if out is not None:
         from scaling.planfiles import write_plan
+        from scaling.planmd import write_markdown
 
         write_plan(out, plan)
-        output.say(f"sealed plan written to {out}")
-    elif sweep is not None:
-        output.say(f"the plan was not written; --out {sweep / 'plan.json'} seals it for `scaling launch`")
+        beside = write_markdown(out.with_suffix(".md"), plan)
+        output.say(f"sealed plan written to {out}, in words to {beside}")
+    elif folder is not None:
+        output.say(f"the plan was not written; --out {folder / 'plan.json'} seals it for `scaling launch`")
+    if files is not None:
+        from scaling.launchfiles import write_files
+
+        for path in write_files(files, plan, out):
+            output.say(f"written: {path}")
 
     def render() -> None:
         from scaling.cli.plan_page import render_plan

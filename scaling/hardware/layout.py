@@ -189,13 +189,13 @@ def _why_not(work: Workload, chip: Chip, chips: int, limit: float, tally: Tally)
         widest = max(TENSOR) * max(PIPELINE)
         if chips > sequences * widest:
             return (
-                f"{chips:,} chips cannot share a batch of {sequences:,} sequences of {work.seq_len:,} tokens: "
-                f"the batch is what binds; use at most {sequences * max(TENSOR):,} chips, or a larger "
-                "--batch-tokens."
+                f"{chips:,} chips cannot share a batch of {sequences:,} sequences of {work.seq_len:,} "
+                f"tokens: the batch is what binds; use at most {sequences * max(TENSOR):,} chips, or a "
+                "larger --batch-tokens."
             )
         return (
-            f"{chips:,} chips cannot share a batch of {sequences:,} sequences evenly: the batch is what binds; "
-            f"use a number of chips that divides it, such as {_friendly(sequences, chips):,}, or "
+            f"{chips:,} chips cannot share a batch of {sequences:,} sequences evenly: the batch is what "
+            f"binds; use a number of chips that divides it, such as {_friendly(sequences, chips):,}, or "
             f"--batch-tokens {_multiple(sequences, chips) * work.seq_len}."
         )
     need, _ = tally.least

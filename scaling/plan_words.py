@@ -1,0 +1,374 @@
+"""A plan in words: the decision first, then the reasons, then tables; for a terminal and for plan.md alike.
+
+`**` marks what a reader should see first, as in Markdown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from scaling.quantities import (
+    format_bytes,
+    format_count,
+    format_duration,
+    format_flops,
+    format_money,
+    format_percent,
+)
+
+PANEL_REACH = 10.0  # the panel is shown when the budget is within this factor of some law's runs
+CONVENTIONS = {
+    "6nd": "6 N D",
+    "model_causal": "causal attention",
+    "model_full": "full attention",
+    "hardware": "hardware",
+    "non-vocab": "without vocabulary",
+}
+SHOWN_FLOPS = ("6nd", "model_causal", "model_full")
+COUNTS = {
+    "total": "all parameters",
+    "total-less-input-embedding": "parameters without the input embedding",
+    "non-embedding": "parameters without embeddings",
+}
+AXES = ("data", "fsdp", "tensor", "pipeline", "context")
+SMALL_SHARE = 0.005  # terms of the step below this share are not named
+Plan = Mapping[str, Any]
+
+
+class Grid(NamedTuple):
+    """A table for people; `marked` are the rows to set in bold."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    marked: frozenset[int] = frozenset()
+
+
+def decision(plan: Plan) -> list[str]:
+    """The sentences that somebody who reads nothing else should read."""
+    shape, band, best = plan["shape"], plan["band"], plan["optimum"]
+    lines = [
+        f"**Train {format_count(shape['params'])} parameters on {format_count(plan['tokens'])} tokens**   "
+        f"({plan['tokens'] / shape['params']:.3g} tokens per parameter)"
+    ]
+    lines += _bought(plan)
+    span = f"**{format_count(band['params_lo'])} to {format_count(band['params_hi'])}**"
+    line = f"Any size from {span} wastes at most {format_percent(band['waste'], 0)} of the compute"
+    if best.get("params_lo") is not None:
+        line += (
+            f"; the law puts its optimum at {format_count(best['params'])}, with "
+            f"{format_percent(best['level'], 0)} confidence between {format_count(best['params_lo'])} and "
+            f"{format_count(best['params_hi'])}"
+        )
+    if band["expected_waste"] is not None:
+        line += f". Not knowing the law exactly, expect to waste {format_percent(band['expected_waste'])}"
+    lines.append(line + ".")
+    lines += _priced(plan)
+    if plan["prediction"] is not None:
+        p = plan["prediction"]
+        lines.append(
+            f"Sealed prediction: **{p['loss']:.4f} nats per token**, {p['loss_lo']:.4f} to "
+            f"{p['loss_hi']:.4f} ({format_percent(p['level'], 0)}, one new run)."
+        )
+    return lines + _time(plan)
+
+
+def _bought(plan: Plan) -> list[str]:
+    """What binds, where it is not simply the compute that was asked for."""
+    budget = plan.get("budget")
+    if budget is None or budget["binding"] == "--flops":
+        return []
+    said = f"**{format_flops(budget['flops'])} FLOPs**"
+    target = budget["target"]
+    if target is not None:
+        line = f"A loss of {target['loss']:g} needs {said}"
+        if target["flops_lo"] is not None:
+            high = "no end" if target["flops_hi"] is None else format_flops(target["flops_hi"])
+            low = format_flops(target["flops_lo"])
+            line += f", with {format_percent(target['level'], 0)} confidence {low} to {high}"
+        return [line + (f"; {budget['slack']}." if budget["slack"] else ".")]
+    asked = budget["asked"]
+    with_what = []
+    if "seconds" in asked:
+        with_what.append(f"{format_duration(asked['seconds'])} on {budget['chips']:,} chips")
+    if "usd" in asked:
+        with_what.append(format_money(asked["usd"]))
+    line = f"{' and '.join(with_what)} buy {said}: {budget['binding']} is what binds"
+    if budget["binding"] == "memory":
+        line += (
+            "; no larger size fits, so the rest of the budget goes into more tokens than this size's optimum"
+        )
+    others = [(k, v) for k, v in budget["bounds"].items() if k != budget["binding"]]
+    if others:
+        line += "; " + ", ".join(f"{name} alone would allow {format_flops(value)}" for name, value in others)
+    return [line + "."]
+
+
+def _priced(plan: Plan) -> list[str]:
+    price = plan.get("price")
+    if price is None:
+        allocation = plan.get("allocation") or {}
+        if not allocation.get("shaped_by"):
+            return []
+        own = format_count(plan["optimum"]["params"])
+        return [f"{allocation['shaped_by'][-1]} holds the size below the law's {own}."]
+    lines = []
+    own = format_count(price["params_of_optimum"])
+    moved = f"{' and '.join(price['shaped_by'])}: the law's own optimum is {own}"
+    lines.append(
+        f"{moved}; leaving it costs {price['loss'] - price['loss_of_optimum']:.4f} nats per token, or "
+        f"**{format_percent(price['training_waste'])} of the training compute**."
+    )
+    if "lifetime_saving" in price:
+        lines.append(
+            f"Over training and {format_count(price['serve_tokens'])} served tokens it takes "
+            f"{format_flops(price['lifetime_flops'])} FLOPs, "
+            f"**{format_percent(price['lifetime_saving'])} less** than the "
+            f"{format_count(price['params_of_equal_loss'])} that reach the same loss at the least training "
+            "cost (Sardana et al. 2024)."
+        )
+    if "epochs" in price:
+        lines.append(
+            f"The {format_count(price['unique_tokens'])} unique tokens are seen "
+            f"**{price['epochs']:.3g} times**, which costs {price['repetition_loss']:.4f} nats per token "
+            "(Muennighoff et al. 2023)."
+        )
+    return lines
+
+
+def _time(plan: Plan) -> list[str]:
+    time = plan["time"]
+    if time is None:
+        return []
+    cost = ""
+    if time["cost_usd"] is not None:
+        cost = f", **{format_money(time['cost_usd'])}** at {format_money(time['price_usd'])} an hour"
+    elif time["cost_low_usd"] is not None:
+        spread = f"{format_money(time['cost_low_usd'])} to {format_money(time['cost_high_usd'])}"
+        cost = f", **{spread}** at market prices"
+    chips = f"on {time['chips']:,} x {time['title']}"
+    if time["basis"] != "estimate":
+        share = format_percent(time["utilisation"], 0)
+        return [
+            f"**{format_duration(time['seconds'])}** {chips} at {share} of its dense {time['peak_format']} "
+            f"peak, as stated: {format_count(time['chip_hours'])} chip-hours{cost}."
+        ]
+    span = f"{format_duration(time['seconds_lo'])} to {format_duration(time['seconds_hi'])}"
+    thumb = time["rule_of_thumb"]
+    memory, state = plan["memory"], plan["state"]
+    return [
+        f"**{format_duration(time['seconds'])}** ({span}, {format_percent(time['level'], 0)}) {chips}: "
+        f"{format_count(time['chip_hours'])} chip-hours{cost}.",
+        f"Layout: {layout_words(plan)}: {format_bytes(memory['bytes_per_device'])} of "
+        f"{format_bytes(memory['usable_bytes'])} on each chip.",
+        f"Training state {format_bytes(state['training_state_bytes'])}, a checkpoint "
+        f"{format_bytes(state['checkpoint_bytes'])}: {_cards(plan)}. At the usual "
+        f"{format_percent(thumb['utilisation'], 0)} of the peak it would be "
+        f"{format_duration(thumb['seconds'])}, {format_count(thumb['chip_hours'])} chip-hours.",
+    ]
+
+
+def _cards(plan: Plan) -> str:
+    state, size = plan["state"]["training_state_bytes"], plan["memory"]["chip_bytes"]
+    one = f"one {plan['time']['title']}"
+    return f"it would fit on {one}" if state <= size else f"it does not fit on {one}"
+
+
+def layout_words(plan: Plan) -> str:
+    """`fsdp 256, micro-batch 8 of 2,048 tokens, remat minimal`."""
+    layout = plan["layout"]
+    axes = ", ".join(f"{axis} {layout[axis]:,}" for axis in AXES if layout[axis] > 1) or "one chip"
+    said = f"{axes}; micro-batch {layout['micro_batch_seqs']}"
+    if layout["grad_accum"] > 1:
+        said += f", accumulated {layout['grad_accum']} times"
+    return f"{said}; remat {layout['remat']}"
+
+
+def reasons(plan: Plan) -> list[tuple[str, str]]:
+    """(name, text) rows behind the decision."""
+    law, best, shape, convention = plan["law"], plan["optimum"], plan["shape"], plan["convention"]
+    rows = []
+    if law["name"] == "fit":
+        runs = plan["inputs"].get("runs") or {}
+        rows.append(
+            ("Law", f"fitted to {runs.get('rows', '?')} runs of up to {format_flops(law['c_max'])} FLOPs")
+        )
+    else:
+        rows.append(("Law", f"{law['name']}: {law['title']}"))
+        rows.append(("", f"{law['citation']}; {law['place']}"))
+        rows.append(("Exponents", law["exponents"]))
+    counted = CONVENTIONS.get(convention["flops"], convention["flops"])
+    optimum = (
+        f"{format_count(best['params'])} {COUNTS[convention['params']]}, {format_count(best['tokens'])} "
+        f"tokens ({best['tokens_per_param']:.3g} per parameter)"
+    )
+    rows.append(("Optimum", optimum + (f", loss {best['loss']:.4f}" if best["loss"] is not None else "")))
+    budget = f"{format_flops(plan['inputs']['flops'])} FLOPs, counted as {counted}"
+    if plan["extrapolation"] is not None:
+        budget += f"; {plan['extrapolation']:.3g}x the largest run behind the law"
+    rows.append(("Budget", budget))
+    groups = "" if shape["kv_heads"] == shape["heads"] else f" ({shape['kv_heads']} key-value)"
+    rows.append(
+        (
+            "Shape",
+            f"{shape['layers']} layers, width {shape['width']:,}, {shape['heads']} heads{groups} of "
+            f"{shape['head_dim']}, ffn {shape['ffn']:,}, vocabulary {shape['vocab']:,}: {shape['params']:,} "
+            f"parameters, {shape['params_non_embedding']:,} without embeddings",
+        )
+    )
+    flops = ", ".join(f"{format_flops(plan['flops'][k])} by {CONVENTIONS[k]}" for k in SHOWN_FLOPS)
+    rows.append(("FLOPs", flops))
+    if plan["steps"] is not None:
+        said = f"{plan['steps']:,} of {plan['batch']:,} sequences of {plan['seq']:,} tokens"
+        if plan.get("batch_source"):
+            said += f"; batch: {plan['batch_source']}"
+        laws = plan.get("batch_laws")
+        if laws:
+            said += f" ({', '.join(f'{name} {format_count(value)}' for name, value in laws.items())})"
+        rows.append(("Steps", said))
+    return rows + _hardware_reasons(plan)
+
+
+def _hardware_reasons(plan: Plan) -> list[tuple[str, str]]:
+    rows = []
+    if plan.get("step") is not None:
+        step, layout, ops = plan["step"], plan["layout"], plan["operations"]
+        total = step["step_time_s"]
+        shares = [
+            f"{term['name']} {format_percent(term['seconds'] / total, 0)}"
+            for term in sorted(step["terms"], key=lambda t: -t["seconds"])
+            if term["seconds"] / total >= SMALL_SHARE
+        ]
+        rows.append(
+            (
+                "Step",
+                f"{format_duration(total)} ({format_duration(step['step_time_lo_s'])} to "
+                f"{format_duration(step['step_time_hi_s'])}): {', '.join(shares)}; that is an MFU of "
+                f"{format_percent(step['mfu'], 0)} by {CONVENTIONS[step['mfu_convention']]}",
+            )
+        )
+        tried = f"{layout['fitting']} of {layout['tried']} layouts fit"
+        rows.append(("Layout", f"{layout['reason']}; {tried}"))
+        parts = sorted(plan["memory"]["terms"].items(), key=lambda item: -item[1])
+        rows.append(
+            ("Memory", ", ".join(f"{name} {format_bytes(size)}" for name, size in parts if size >= 1e8))
+        )
+        lost = 1 - ops["goodput"]
+        rows.append(
+            (
+                "Running",
+                f"{ops['failures']:.1f} failures expected, a checkpoint every "
+                f"{format_duration(ops['checkpoint_interval_s'])}: {format_percent(lost)} of the time is lost"
+                + ("" if ops["energy_kwh"] is None else f"; {format_count(ops['energy_kwh'])} kWh"),
+            )
+        )
+    time = plan["time"]
+    if time is not None and time["price_source"] not in (None, "as given"):
+        rows.append(("Price", time["price_source"]))
+    return rows
+
+
+def tables(plan: Plan) -> list[Grid]:
+    grids = []
+    if plan["confirmations"]:
+        grids.append(_confirmations(plan))
+    if len(plan.get("alternatives") or ()) > 1:
+        grids.append(_alternatives(plan))
+    if len((plan.get("figures") or {}).get("chips", {}).get("chips", ())) > 1:
+        grids.append(_chips(plan))
+    grids.append(_naive(plan))
+    if _panel_matters(plan):
+        grids.append(_panel(plan))
+    return grids
+
+
+def _loss(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _confirmations(plan: Plan) -> Grid:
+    rows = []
+    for row in plan["confirmations"]:
+        p = row["prediction"]
+        name = "planned" if row["planned"] else f"x{row['factor']:.2f}"
+        span = f"{p['loss_lo']:.4f} to {p['loss_hi']:.4f}"
+        rows.append(
+            (name, format_count(row["params"]), format_count(row["tokens"]), f"{row['steps']:,}",
+             _loss(p["loss"]), span)
+        )  # fmt: skip
+    return Grid(
+        "Confirmation runs, at the same compute",
+        ("size", "params", "tokens", "steps", "loss", "interval"),
+        rows,
+    )
+
+
+def _alternatives(plan: Plan) -> Grid:
+    timed = any(row["seconds"] is not None for row in plan["alternatives"])
+    rows = []
+    for row in plan["alternatives"]:
+        cells = [
+            row["name"],
+            format_count(row["params"]),
+            format_count(row["tokens"]),
+            format_flops(row["flops"]),
+            _loss(row["loss"]),
+            format_percent(row["waste"]),
+            format_flops(row["serve_flops_per_token"], 2),
+        ]
+        if timed:
+            cells += [
+                format_duration(row["seconds"]),
+                format_money(row["cost_usd"]),
+                format_duration(row["decode_s_per_token"]),
+            ]
+        rows.append(tuple(cells))
+    columns = ("run", "params", "tokens", "FLOPs", "loss", "waste", "serve FLOPs/token")
+    if timed:
+        columns = (*columns, "time", "cost", "a token takes")
+    return Grid("What else is sensible: nothing below is beaten in size, compute and loss", columns, rows)
+
+
+def _chips(plan: Plan) -> Grid:
+    curve = plan["figures"]["chips"]
+    rows, marked = [], set()
+    for i, chips in enumerate(curve["chips"]):
+        if chips == plan["time"]["chips"]:
+            marked.add(i)
+        span = f"{format_duration(curve['seconds_lo'][i])} to {format_duration(curve['seconds_hi'][i])}"
+        rows.append(
+            (f"{chips:,}", format_duration(curve["seconds"][i]), span, format_money(curve["cost_usd"][i]))
+        )
+    return Grid("Time and cost against chips", ("chips", "time", "90%", "cost"), rows, frozenset(marked))
+
+
+def _naive(plan: Plan) -> Grid:
+    rows = [
+        (row["name"], format_count(row["params"]), format_count(row["tokens"]), _loss(row["loss"]),
+         format_percent(row["expected_waste"]))
+        for row in plan["naive"]
+    ]  # fmt: skip
+    return Grid("Naive answers to beat", ("rule", "params", "tokens", "loss", "waste by this law"), rows)
+
+
+def _panel_matters(plan: Plan) -> bool:
+    """Laws of large language models have nothing to say about a run a million times smaller."""
+    reach = [row["extrapolation"] for row in plan["panel"] if row["extrapolation"] is not None]
+    return max(reach) > 1e-6 * PANEL_REACH
+
+
+def _panel(plan: Plan) -> Grid:
+    rows = [
+        (row["law"], format_count(row["params"]), format_count(row["tokens"]),
+         f"{row['tokens_per_param']:.3g}", _loss(row["loss"]), row["note"])
+        for row in plan["panel"]
+    ]  # fmt: skip
+    mine = {i for i, row in enumerate(plan["panel"]) if row["law"] == plan["law"]["name"]}
+    budget = format_flops(plan["inputs"]["flops"])
+    return Grid(
+        f"What published laws say at {budget} FLOPs, each in its own conventions",
+        ("law", "params", "tokens", "per param", "loss", "note"),
+        rows,
+        frozenset(mine),
+    )
