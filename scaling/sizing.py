@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.buildable import ASPECT, HEAD_DIM, LARGEST
-from scaling.errors import Refusal, LARGEST
+from scaling.errors import Refusal
 from scaling.laws.surface import PNormLaw, loss_of
 from scaling.shape import Convention, Count, Shape, ShapeFamily
 
