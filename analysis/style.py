@@ -11,6 +11,7 @@ import functools
 import io
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, ParamSpec
 
 import matplotlib
@@ -19,6 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from scaling.files import write_atomic
 
 # Neutrals.
 INK = "#22262b"
@@ -124,6 +127,16 @@ def to_png(figure: Figure, dpi: int = 200) -> bytes:
 def to_svg(figure: Figure) -> str:
     """SVG text without dates or random identifiers: the same data gives the same bytes."""
     return _saved(figure, format="svg", metadata={"Date": None, "Creator": None}).decode()
+
+
+def write_figure(figure: Figure, path: Path) -> Path:
+    """Write the figure as what its name ends in: .svg, .png or .pdf; the same data give the same bytes."""
+    kind = path.suffix.lower()
+    if kind == ".svg":
+        return write_atomic(path, to_svg(figure))
+    if kind == ".png":
+        return write_atomic(path, to_png(figure))
+    return write_atomic(path, _saved(figure, format="pdf", metadata={"CreationDate": None, "Creator": None}))
 
 
 def _saved(figure: Figure, **options: Any) -> bytes:

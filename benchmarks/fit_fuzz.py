@@ -325,7 +325,8 @@ def outcome(seed: int, folder: Path, kind: str | None = None) -> tuple[str, str]
             warnings.simplefilter("error")
             return table.kind, judge(table, folder)
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
+        trace = traceback.extract_tb(error.__traceback__)
+        where = trace[-2] if isinstance(error, TimeoutError) else trace[-1]
         return table.kind, f"TRACEBACK: {type(error).__name__} at {Path(where.filename).name}:{where.lineno}"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

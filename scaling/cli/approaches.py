@@ -38,26 +38,27 @@ def command(
     The envelope of training curves, a parabola, a cubic and an Akima spline per budget, and the fitted
     surface. A bias is what an approach gets wrong without noise on exactly these runs, if the law holds.
     """
-    from scaling.errors import UsageError
+    from scaling.cli.law_options import check
+    from scaling.errors import Refusal
     from scaling.files import write_json
     from scaling.laws.approaches import approaches
+    from scaling.laws.constrained_fit import BASES
     from scaling.laws.estimate import FREE
     from scaling.laws.fit import fit
     from scaling.quantities import parse_flops
     from scaling.runs import read_runs
-    from scaling.shape import COUNTS
 
-    if family not in FREE:
-        raise UsageError(f"--family {family!r} is not known; choose from {', '.join(FREE)}.")
-    if count not in COUNTS:
-        raise UsageError(f"--count {count!r} is not known; choose from {', '.join(COUNTS)}.")
-    if seed < 0:
-        raise UsageError(f"--seed must be zero or more, not {seed}.")
+    if family in BASES or family.endswith(".py"):
+        raise Refusal(
+            f"--family {family}: the approaches are compared under a law of params and tokens with a closed"
+            f" optimum ({', '.join(FREE)}); `scaling backtest` tests this one."
+        )
+    chosen = check(family, count, no_prior, seed=seed)
     aim = None if target is None else parse_flops(target, "--target")
     table = read_runs(runs, skip_bad=skip_bad)
     for line, reason in table.bad:
         output.say(f"left out: {runs}, line {line}: {reason}")
-    law = fit(table, family, count, None if no_prior else "default", seed=seed)
+    law = fit(table, family, count, chosen, seed=seed)
     result = approaches(table, law, aim, seed=seed)
     if out is not None:
         write_json(out, result.to_dict())

@@ -24,7 +24,14 @@ def command(
         typer.Option("--cuts", help="Compute cuts in FLOPs, comma-separated; default: each budget's end."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the result here (JSON).")] = None,
-    family: Annotated[str, typer.Option("--family", help="pnorm, chinchilla or kaplan.")] = "pnorm",
+    family: Annotated[
+        str,
+        typer.Option(
+            "--family",
+            help="pnorm, chinchilla, kaplan, data-constrained, data-constrained-chinchilla, or a Python file"
+            " with a law of your own (docs/laws.md), which is executed.",
+        ),
+    ] = "pnorm",
     count: Annotated[
         str, typer.Option("--count", help="total, total-less-input-embedding or non-embedding.")
     ] = "total",
@@ -34,7 +41,17 @@ def command(
         float | None,
         typer.Option("--delta", help="Huber threshold of log loss; default 1.345 robust residual scales."),
     ] = None,
+    repetition: Annotated[
+        str,
+        typer.Option(
+            "--repetition",
+            help="Of a data-constrained law: take R_D*, R_N* as published, fit R_D* (tokens), or both.",
+        ),
+    ] = "published",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.")] = 0,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", help="Draw drift and errors here (.svg, .png or .pdf).")
+    ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad rows out; they are listed.")
     ] = False,
@@ -45,44 +62,49 @@ def command(
     Shows error and coverage per cut, how the plan at one target moves as dearer runs come in (a steady
     drift is flagged), and by how much the law beats three naive forecasts.
     """
-    from scaling.errors import UsageError
+    from scaling.cli.law_options import check
     from scaling.files import write_json
     from scaling.laws.backtest import backtest
-    from scaling.laws.estimate import FREE
     from scaling.quantities import parse_flops
     from scaling.runs import read_runs
-    from scaling.shape import COUNTS
 
-    if family not in FREE:
-        raise UsageError(f"--family {family!r} is not known; choose from {', '.join(FREE)}.")
-    if count not in COUNTS:
-        raise UsageError(f"--count {count!r} is not known; choose from {', '.join(COUNTS)}.")
-    if no_prior and prior is not None:
-        raise UsageError("--no-prior and --prior exclude one another; give one of them.")
-    if delta is not None and not 0 < delta < float("inf"):
-        raise UsageError(f"--delta must be a positive number, not {delta!r}.")
-    if seed < 0:
-        raise UsageError(f"--seed must be zero or more, not {seed}.")
+    chosen = check(family, count, no_prior, prior, delta, repetition, seed)
+    output.check_figure(figure)
     aim = None if target is None else parse_flops(target, "--target")
     at = None if cuts is None else sorted({parse_flops(c.strip(), "--cuts") for c in cuts.split(",")})
     table = read_runs(runs, skip_bad=skip_bad)
     for line, reason in table.bad:
         output.say(f"left out: {runs}, line {line}: {reason}")
-    chosen = None if no_prior else prior or "default"
-    result = backtest(table, family, count, chosen, delta, aim, at, seed)
+    result = backtest(table, family, count, chosen, delta, aim, at, seed, repetition)
     if out is not None:
         write_json(out, result.to_dict())
-    output.emit(result.to_dict(), as_json, lambda: _show(result, out))
+    if figure is not None:
+        from analysis.figures import backtest_drift
+        from analysis.style import write_figure
+
+        write_figure(backtest_drift(result.to_dict()), figure)
+    output.emit(result.to_dict(), as_json, lambda: _show(result, out, figure))
 
 
-def _show(result: Backtest, out: Path | None) -> None:
-    from scaling.quantities import format_count, format_flops, format_percent
+def _show(result: Backtest, out: Path | None, figure: Path | None) -> None:
+    from scaling.quantities import format_flops, format_percent
 
     def percent(value: float | None) -> str:
         return "-" if value is None else format_percent(value)
 
     output.table(
-        ("fit up to", "runs", "held out", "reach", "mean error", "worst", "bias", "in 90%", "half-width"),
+        (
+            "fit up to",
+            "runs",
+            "held out",
+            "reach",
+            "mean error",
+            "worst",
+            "bias",
+            "in 90%",
+            "widened",
+            "half-width",
+        ),
         [
             (
                 format_flops(c.flops),
@@ -93,29 +115,15 @@ def _show(result: Backtest, out: Path | None) -> None:
                 percent(c.worst_error),
                 percent(c.bias),
                 f"{c.coverage:.0%}",
+                "-" if c.coverage_widened is None else f"{c.coverage_widened:.0%}",
                 percent(c.half_width),
             )
             for c in result.cuts
         ],
         title="Loss of the dearer runs, forecast from the cheaper ones",
     )
-    plans = [(format_flops(c.flops), c.plan, f"{c.exponent:.3f}") for c in result.cuts]
-    plans.append(("all runs", result.plan, ""))
-    output.table(
-        ("fit up to", "params", "90%", "tokens per param", "waste", "a, data alone"),
-        [
-            (
-                name,
-                format_count(p.params),
-                f"{format_count(p.params_lo)} to {format_count(p.params_hi)}",
-                f"{p.tokens_per_param:.3g}",
-                percent(p.waste),
-                a,
-            )
-            for name, p, a in plans
-        ],
-        title=f"The plan at {format_flops(result.target)} FLOPs; waste by the law of all runs",
-    )
+    if result.plan is not None:
+        _show_plans(result)
     print(("FLAG: " if result.drift["flag"] else "") + result.drift["sentence"] + ".")
     output.table(
         ("naive forecast", "cuts", "its error", "the law's", "skill", "its size error", "the law's"),
@@ -138,7 +146,45 @@ def _show(result: Backtest, out: Path | None) -> None:
         f"over all cuts: mean error {percent(total['mean_error'])}, {total['coverage']:.0%} of the held-out"
         f" runs inside their 90% interval; {total['widening']:.2f}x those widths would have held 90%"
     )
+    if total["coverage_widened"] is not None:
+        print(
+            f"widened by the misses known at each cut, {total['coverage_widened']:.0%} of the later runs lie"
+            " inside"
+        )
+    if result.forecast is not None:
+        f = result.forecast
+        print(
+            f"one new run at {format_flops(result.target)} FLOPs: loss {f['loss']:.4f}, {f['loss_lo']:.4f} to"
+            f" {f['loss_hi']:.4f} by the fit, {f['widened_lo']:.4f} to {f['widened_hi']:.4f} widened by these"
+            " misses"
+        )
+    for note in result.notes:
+        print(f"note: {note}.")
     for cut, why in result.refused:
         print(f"no refit at {format_flops(cut)}: {why}")
-    if out is not None:
-        print(f"written: {out}")
+    for path in (out, figure):
+        if path is not None:
+            print(f"written: {path}")
+
+
+def _show_plans(result: Backtest) -> None:
+    from scaling.quantities import format_count, format_flops, format_percent
+
+    rows = [(format_flops(c.flops), c.plan, c.exponent) for c in result.cuts]
+    rows.append(("all runs", result.plan, None))
+    output.table(
+        ("fit up to", "params", "90%", "tokens per param", "waste", "a, data alone"),
+        [
+            (
+                name,
+                format_count(p.params),
+                f"{format_count(p.params_lo)} to {format_count(p.params_hi)}",
+                f"{p.tokens_per_param:.3g}",
+                format_percent(p.waste),
+                "" if a is None else f"{a:.3f}",
+            )
+            for name, p, a in rows
+            if p is not None
+        ],
+        title=f"The plan at {format_flops(result.target)} FLOPs; waste by the law of all runs",
+    )

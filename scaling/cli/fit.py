@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -45,58 +45,48 @@ def command(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad rows out; they are listed.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the fit as one JSON object.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the fit as one JSON object (its draws are in --out).")
+    ] = False,
 ) -> None:
     """Fit a loss law to a table of runs, with intervals.
 
     The default is the p-norm law with weak shrinkage for forecasts; the exponents of the data alone
     stand beside it. Chinchilla's published procedure: --family chinchilla --no-prior --delta 1e-3.
     """
+    from scaling.cli.law_options import check
     from scaling.errors import UsageError
     from scaling.files import write_json
-    from scaling.laws.constrained_fit import BASES, REPETITION
     from scaling.laws.estimate import FREE
     from scaling.laws.fit import fit
     from scaling.runs import read_runs
-    from scaling.shape import COUNTS
 
-    constrained, own = family in BASES, family.endswith(".py")
-    if not (family in FREE or constrained or own):
-        known = ", ".join((*FREE, *BASES))
-        raise UsageError(f"--family {family!r} is not known; choose from {known}, or name a Python file.")
-    if repetition not in REPETITION:
-        raise UsageError(f"--repetition {repetition!r} is not known; choose from {', '.join(REPETITION)}.")
-    if repetition != "published" and not constrained:
-        raise UsageError(f"--repetition serves a data-constrained law; --family {family} has no such part.")
-    if own and prior is not None:
-        raise UsageError(f"--prior serves the laws that come with the program; the law in {family} has none.")
-    if count not in COUNTS:
-        raise UsageError(f"--count {count!r} is not known; choose from {', '.join(COUNTS)}.")
-    if no_prior and prior is not None:
-        raise UsageError("--no-prior and --prior exclude one another; give one of them.")
-    if delta is not None and not 0 < delta < float("inf"):
-        raise UsageError(f"--delta must be a positive number, not {delta!r}.")
+    chosen = check(family, count, no_prior, prior, delta, repetition, seed)
     if bootstrap < 20:
         raise UsageError(f"--bootstrap must be at least 20, not {bootstrap}.")
-    if seed < 0:
-        raise UsageError(f"--seed must be zero or more, not {seed}.")
     table = read_runs(runs, skip_bad=skip_bad)
     for line, reason in table.bad:
         output.say(f"left out: {runs}, line {line}: {reason}")
-    chosen = None if no_prior else prior or "default"
-    if constrained or own:
+    if family not in FREE:
         from scaling.cli.surface_page import show_fit
         from scaling.laws.surface_fit import fit_other
 
         other = fit_other(table, family, count, chosen, delta, bootstrap, seed, repetition)
+        whole = other.to_dict()
         if out is not None:
-            write_json(out, other.to_dict())
-        output.emit(other.to_dict(), as_json, lambda: show_fit(other, out))
+            write_json(out, whole)
+        output.emit(_without_draws(whole), as_json, lambda: show_fit(other, out))
         return
     result = fit(table, family, count, chosen, delta, bootstrap, seed)
+    whole = result.to_dict()
     if out is not None:
-        write_json(out, result.to_dict())
-    output.emit(result.to_dict(), as_json, lambda: _show(result, out))
+        write_json(out, whole)
+    output.emit(_without_draws(whole), as_json, lambda: _show(result, out))
+
+
+def _without_draws(whole: dict[str, Any]) -> dict[str, Any]:
+    """fit.json but for its bootstrap draws, which are for programs that read the file."""
+    return {name: value for name, value in whole.items() if name != "draws"}
 
 
 def _show(fit: Fit, out: Path | None) -> None:

@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     console: Console
     err_console: Console
 
+FIGURES = (".svg", ".png", ".pdf")
 PIPE_WIDTH = 160  # columns where no terminal says otherwise: a log should not cut a table
 
 
@@ -67,3 +70,11 @@ def facts(pairs: Mapping[str, Any]) -> None:
     width = max((len(name) for name in pairs), default=0)
     for name, value in pairs.items():
         print(f"{name:<{width}}  {value}")
+
+
+def check_figure(path: Path | None) -> None:
+    """Refuse a figure whose name does not end in a kind that can be drawn, before any work."""
+    if path is not None and path.suffix.lower() not in FIGURES:
+        from scaling.errors import UsageError
+
+        raise UsageError(f"--figure {path}: the name must end in {', '.join(FIGURES)}.")

@@ -22,6 +22,7 @@ from scaling.laws.surface import FAMILIES, Floats, PNormLaw
 from scaling.laws.varpro import E_SHARES, NORMS, starts
 
 HUBER = 1.345  # delta in units of the residual scale
+FEW_STEPS = 1000  # shorter runs have not left the warm-up regime: flagged and down-weighted
 MANY = 1000  # rows above which the starts come from a part of the table
 SIGMA_FLOOR = 1e-7  # log loss; below it the data are noiseless to this code
 NAMES = ("E", "A", "B", "alpha", "beta", "g")

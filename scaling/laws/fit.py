@@ -18,11 +18,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scaling.errors import Refusal, ScalingError
+from scaling.errors import ScalingError
 from scaling.files import read_json
 from scaling.laws import certificate as certify
-from scaling.laws.estimate import FREE, HUBER, Estimate, Prior, Rows, estimate
-from scaling.laws.intervals import Missed, draws, exponent_interval, forward, forward_summary, log_loss_sd
+from scaling.laws.crosscheck import without_few_steps
+from scaling.laws.estimate import FEW_STEPS, FREE, HUBER, Estimate, Prior, Rows, estimate
+from scaling.laws.intervals import (
+    Missed,
+    draws,
+    exponent_interval,
+    forward,
+    forward_summary,
+    log_loss_sd,
+    run_noise,
+)
 from scaling.laws.surface import PARAMETERS, Floats, PNormLaw, floats, law_from_dict, optimum_of
 from scaling.laws.yielding import shrink
 
@@ -32,7 +41,6 @@ if TYPE_CHECKING:
 FORMAT, VERSION = "scaling/fit", 1
 OTHER = ("data-constrained", "user")  # laws of surface_fit.py, which share the file's format
 DRAWS = 200
-FEW_STEPS = 1000  # shorter runs have not left the warm-up regime: flagged and down-weighted
 WIDEST = 50.0  # log loss: beyond it an interval says nothing, and its ends would overflow
 GATE = 1 / 3  # the prior-free fit takes the forecast when its forward error is below this share
 
@@ -263,7 +271,7 @@ def fit(
         prior_record = {"used": used is shrunk, **chosen.to_dict(), **certify.prior_evidence(free, shrunk)}
         notes.extend(prior_record.pop("notes"))
     extras = {"by_count": _by_count(runs, count, free, shrunk)}
-    extras |= _few_steps(rows, few, used, notes)
+    extras |= without_few_steps(rows, few, used, notes)
     if evidence["unexplained"] > certify.WEAK:
         notes.append(
             f"the law explains little: its residuals are {evidence['unexplained']:.0%} as wide as the losses"
@@ -283,7 +291,7 @@ def fit(
         prior_free=free.law,
         exponents=exponents,
         certificate=evidence,
-        noise=used.sigma if delta is None or used.prior is not None else free.sigma,
+        noise=run_noise(used),
         forward=forward_summary(misses),
         c_max=float(runs.flops.max()),
         c_max_6nd=float(rows.flops.max()),
@@ -321,24 +329,6 @@ def _by_count(runs: Runs, count: str, free: Estimate, shrunk: Estimate) -> dict[
         if shrunk is not free:
             out[other]["with_prior"] = held.law.a
     return out
-
-
-def _few_steps(rows: Rows, few: np.ndarray, used: Estimate, notes: list[str]) -> dict[str, Any]:
-    """The same fit without the rows of few steps, and a note that says what they change."""
-    if not few.any():
-        return {}
-    said = f"{int(few.sum())} of {len(rows)} runs have under {FEW_STEPS} steps and weigh steps/{FEW_STEPS}"
-    left = rows.select(~few)
-    try:
-        certify.refuse_unfit(left, used.family, "the table without them")
-    except Refusal:
-        notes.append(f"{said}; without them too few runs are left for a fit")
-        return {"few_steps": {"rows": int(few.sum()), "without": None}}
-    other = estimate(left, used.family, used.prior, used.problem.delta if used.prior is None else None)
-    notes.append(
-        f"{said}; without them the exponent of N_opt is {other.law.a:.3f} instead of {used.law.a:.3f}"
-    )
-    return {"few_steps": {"rows": int(few.sum()), "without": {"law": other.law.to_dict(), "a": other.law.a}}}
 
 
 def _intervals(vectors: Floats) -> dict[str, list[float]]:

@@ -22,6 +22,7 @@ from scaling.laws.surface import Floats, loss_of
 CUTS = (3.0, 8.0, 20.0)  # internal forward validation: fit below C_max / cut, score above
 LN2 = math.log(2.0)
 LEAST_INFLATION = 1.1  # a few good splits do not prove the form: never trust the fit's own claim whole
+SPARE = 5
 UNTESTED = 1.4  # inflation where no split was possible: the square root of 2, a usual full inflation
 
 
@@ -80,6 +81,19 @@ def _sandwich(fit: Estimate, count: int, rng: np.random.Generator) -> Floats:
     if problem.tied:
         theta[:, 4] = np.exp(theta[:, 5])
     return theta
+
+
+def run_noise(fit: Estimate) -> float:
+    """Deviation of log loss of one run about the law.
+
+    The robust residual scale; with fewer than SPARE rows beyond the parameters a fit can run through most
+    of them, so that their median says nothing: then at least the root mean square, where nothing hides.
+    """
+    rows, parameters = len(fit.rows), int(fit.problem.free.sum())
+    if rows - parameters >= SPARE:
+        return fit.sigma
+    square = float((fit.rows.weights * fit.residuals**2).sum())
+    return max(fit.sigma, math.sqrt(square / max(rows - parameters, 1)))
 
 
 def log_loss_sd(vectors: Floats, params: Floats, tokens: Floats) -> Floats:

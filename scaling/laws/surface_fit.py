@@ -23,8 +23,8 @@ from scaling.laws.constrained_fit import (
     refuse_stars,
     unique_tokens,
 )
-from scaling.laws.estimate import Prior
-from scaling.laws.fit import DRAWS, FEW_STEPS, FORMAT, VERSION, WIDEST, load_prior, rows_of, z_of
+from scaling.laws.estimate import FEW_STEPS, Prior
+from scaling.laws.fit import DRAWS, FORMAT, VERSION, WIDEST, load_prior, rows_of, z_of
 from scaling.laws.intervals import forward_summary
 from scaling.laws.robust import Columns, Fitted, Sample, fit_surface, objective
 from scaling.laws.surface import Floats, floats
