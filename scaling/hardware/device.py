@@ -18,6 +18,11 @@ PCIE = 25e9  # bytes/s one way, PCIe 4 x16 less its protocol: the link of cards 
 TYPICAL_NIC = 6.25e9  # bytes/s: 50 Gbit/s a chip, what a TPU host gives
 NODE_CHIPS = {"gb200": 72, "gb300": 72, "trn1": 16, "trn2": 16}  # chips of one fast network; 8 elsewhere
 THREE_AXES = ("v4", "v5p", "tpu7x")  # TPUs wired as a 3-D torus; the others are 2-D
+# Chips younger than the unfused PyTorch trainers and first fused kernels that A100 and H100 rows are of.
+YOUNG = (
+    *("h200", "gh200", "b100", "b200", "gb200", "b300", "gb300", "rtx5090"),
+    *("mi300x", "mi325x", "mi355x", "gaudi3", "trn2", "trn3"),
+)
 WIDE_ARRAYS = ("v6e", "tpu7x")  # matrix units of 256 x 256; 128 x 128 before
 
 
@@ -38,6 +43,7 @@ class Device:
     axes: int
     tile: int
     capacity: float
+    young: bool
     assumed: tuple[str, ...]
 
 
@@ -84,6 +90,7 @@ def view(chip: Chip, constants: Constants, precision: str = "bf16") -> Device:
         axes=3 if chip.name in THREE_AXES else 2,
         tile=256 if chip.name in WIDE_ARRAYS else 128 if tpu else 64,
         capacity=capacity(chip) if figure("memory_gb") else math.inf,
+        young=chip.name in YOUNG,
         assumed=tuple(assumed),
     )
 

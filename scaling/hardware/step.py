@@ -117,10 +117,19 @@ def estimate_step(
         mfu=flops / (seconds * layout.n_chips * device.peak),
         terms=tuple((name, value, MEANINGS[name]) for name, value in terms.items()),
         micro_batch_seqs=micro,
-        notes=tuple(
-            f"{name}: no figure in the catalogue, a typical one is assumed" for name in device.assumed
-        ),
+        notes=assumptions(work, layout, device),
     )
+
+
+def assumptions(work: Workload, layout: Layout, device: Device) -> tuple[str, ...]:
+    """What the estimate took for granted because neither the row nor the catalogue says it."""
+    said = [f"{name}: no figure in the catalogue, a typical one is assumed" for name in device.assumed]
+    if layout.framework == "pytorch" and layout.kernels is None and not modern(work, layout, device):
+        said.append('PyTorch: kernels of 2023 are assumed; say "kernels": "modern" for a compiled, newer run')
+    if layout.remat == "unknown":
+        guess = "full" if layout.framework == "jax" else "none"
+        said.append(f"remat is not stated: {guess} is assumed")
+    return tuple(said)
 
 
 def step_terms(
@@ -172,7 +181,7 @@ def step_terms(
     redo += look * again.attention
 
     # --- memory traffic
-    fusion = fused_traffic(work, layout, c)
+    fusion = fused_traffic(work, layout, device, c)
     values = 10.0 * d + 2.0 * (q + 2 * kv) + (4.0 if work.gated_mlp else 2.0) * f
     touch = fusion * BF16 * values * tokens / device.memory
     redo += touch * again.elementwise
@@ -239,11 +248,11 @@ def step_terms(
     return terms, micro
 
 
-def modern(work: Workload, layout: Layout) -> bool:
-    """Whether a PyTorch run uses the kernels of 2024 and later: as stated, or since it slides a window."""
+def modern(work: Workload, layout: Layout, device: Device) -> bool:
+    """Whether a run uses kernels of 2024 or later: as stated, or implied by framework, window or chip."""
     if layout.kernels is not None:
         return layout.kernels == "modern"
-    return layout.framework != "pytorch" or work.sliding_window is not None
+    return layout.framework != "pytorch" or device.young or work.sliding_window is not None
 
 
 def attention_kernel(work: Workload, layout: Layout, device: Device, c: Constants) -> tuple[float, float]:
@@ -255,16 +264,16 @@ def attention_kernel(work: Workload, layout: Layout, device: Device, c: Constant
     if device.kind == "tpu":
         return c.attention_tpu, c.attention_edge
     ampere = device.peak < HOPPER
-    if modern(work, layout) and not (ampere and layout.framework == "megatron"):
+    if modern(work, layout, device) and not (ampere and layout.framework == "megatron"):
         return c.attention_modern, c.attention_edge
     return (c.attention_ampere if ampere else c.attention_hopper_2023), c.attention_edge_2023
 
 
-def fused_traffic(work: Workload, layout: Layout, c: Constants) -> float:
+def fused_traffic(work: Workload, layout: Layout, device: Device, c: Constants) -> float:
     """Elementwise memory traffic over that of unfused kernels."""
     if layout.framework == "megatron":
         return c.elementwise_megatron
-    return c.elementwise_jax if modern(work, layout) else c.elementwise_pytorch
+    return c.elementwise_jax if modern(work, layout, device) else c.elementwise_pytorch
 
 
 def gather_seconds(layout: Layout, device: Device, c: Constants, size: float) -> float:
