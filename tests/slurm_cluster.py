@@ -48,7 +48,8 @@ TCPTimeout=1
 SlurmctldTimeout=5
 KillWait=1
 MinJobAge=300
-NodeName=127.0.0.[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first}-{last}] CPUs={cpus} State=UNKNOWN
+NodeName=DEFAULT NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
+NodeName=127.0.0.[1-{nodes}] Port=[{first}-{last}]
 PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 

@@ -21,24 +21,35 @@ COLUMNS = (
 
 
 def command(
-    name: Annotated[str | None, typer.Argument(help="One chip, each figure with its source.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One chip, each figure with its source; or your own: FILE.toml[:NAME]."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List the known accelerators, each figure with its source.
 
     Peaks are dense, bandwidths one-way and per chip; a figure without a source read is left empty.
+    A chip of your own is a table of a TOML file: figures by the names that one chip's page shows, and
+    like = NAME to start from a known chip.
     """
-    from scaling.hardware.catalogue import catalogue, find_chip
+    from scaling.hardware.catalogue import FIGURES, catalogue, find_chip
 
     if name is not None:
         chip = find_chip(name)
 
         def render_one() -> None:
             output.table(
-                ["figure", "value", "source", "date"],
-                [(figure, f"{f.value:g}", f.source, f.date) for figure, f in chip.figures.items()],
+                ["figure", "value", "unit", "source", "date"],
+                [
+                    (figure, f"{f.value:g}", FIGURES[figure], f.source, f.date)
+                    for figure, f in chip.figures.items()
+                ],
                 title=f"{chip.title} ({chip.name})" + (f": {chip.note}" if chip.note else ""),
             )
+            missing = [figure for figure in FIGURES if figure not in chip.figures]
+            if missing:
+                output.console.print(f"no source read for {', '.join(missing)}")
             if chip.aliases:
                 output.console.print(f"also known as {', '.join(chip.aliases)}")
 

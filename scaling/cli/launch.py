@@ -46,12 +46,11 @@ def command(
     The shape, tokens and recipe are the plan's own, under its seal; a plan that was changed, or that
     was made for other data, is refused. The same command resumes what was interrupted.
     """
-    asked_of_engine = engines.given(locals())
+    home = (plan.parent if out is None else out) / "launch"
+    chosen = engines.engine_of(engine, home, workers, engines.given(locals()))
     from sweeps.engines.progress import for_stderr
     from sweeps.launch import launch
 
-    home = (plan.parent if out is None else out) / "launch"
-    chosen = engines.engine_of(engine, home, workers, asked_of_engine)
     done = launch(
         plan,
         out,

@@ -62,7 +62,7 @@ def command(
     from sweeps.request import numbers, requested
     from sweeps.sweep import preview, run
 
-    asked_of_engine = engines.given(locals())
+    chosen = engines.engine_of(engine, folder, workers, engines.given(locals()))
     asked: dict[str, Any] = {
         "data": data,
         "tokenizer": tokenizer,
@@ -73,7 +73,6 @@ def command(
         "widths": numbers(widths, "--widths", whole=True),
     }
     sweep = requested(folder, {name: value for name, value in asked.items() if value is not None}, recipe)
-    chosen = engines.engine_of(engine, folder, workers, asked_of_engine)
     plan = preview(sweep, workers, chosen)
     if dry_run:
         emit(plan, as_json, lambda: show_preview(plan))

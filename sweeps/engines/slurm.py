@@ -33,6 +33,7 @@ VERSION = 1
 LOSSES = 20  # how often the machine may lose a run before it is called failed
 SILENT_S = 60.0  # Slurm may be silent this long before the user hears of it
 LATER_S = 60.0  # what sbatch refused (too many jobs of one user, say) is asked again after this long
+REFUSALS = 10
 SEEN_S = 30.0  # a job just submitted may be missing from squeue this long
 
 
@@ -85,6 +86,7 @@ class _Watch:
         self.outcomes: dict[str, Outcome] = {}
         self.answered = time.monotonic()
         self.not_before = 0.0
+        self.accepted, self.refused = False, 0
         self.waiting_said: Counter[str] = Counter()
         self.tag = hashlib.sha256(str(home).encode()).hexdigest()[:8]
 
@@ -144,7 +146,7 @@ class _Watch:
             self.progress.note(f"{adopted} runs are with Slurm already; waiting for them.")
 
     def _submit(self, runs: Sequence[_Open]) -> None:
-        """In arrays as large as the site allows; what it refuses while others run is asked again later."""
+        """In arrays as large as the site allows; what it refuses after others is asked again later."""
         size = self.options.array or (slurm.largest_array() if runs else 1)
         before: str | None = None
         for start in range(0, len(runs), size):
@@ -153,7 +155,8 @@ class _Watch:
                     runs[start : start + size], before if self.options.parallel else None
                 )
             except ScalingError as error:
-                if not any(run.element for run in self.open.values()):
+                self.refused += 1
+                if not self.accepted or self.refused > REFUSALS:
                     raise
                 self.progress.note(f"{error} {len(runs) - start} runs are submitted later.")
                 self.not_before = time.monotonic() + LATER_S
@@ -182,6 +185,7 @@ class _Watch:
         write_json(folder / "submission.json", record)
         job = slurm.submit(folder / "job.sh")
         write_json(folder / "submission.json", {**record, "job": job})
+        self.accepted, self.refused = True, 0
         for index, run in enumerate(runs, 1):
             self._place(run, Element(job, index))
             note_status(run.task.folder, "queued", run.attempts, job=f"{job}_{index}")

@@ -1,0 +1,128 @@
+"""The Slurm engine on a real two-node Slurm: whatever dies, every run once, the same numbers."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from slurm_cluster import Cluster, call, command_of, processes_of, wait_for
+from sweep_helpers import settings, tokens, workers_import_fakes  # noqa: F401 (fixtures)
+
+from scaling.files import read_json, write_json
+from sweeps import store
+
+pytestmark = [pytest.mark.requires("slurm"), pytest.mark.usefixtures("workers_import_fakes")]
+
+ON_SLURM = ["--engine", "slurm", "--slurm-poll", "0.3", "--slurm-grace", "1.5"]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with Cluster(nodes=2) as running:
+        yield running
+
+
+def sweep_command(folder, tokens, *more):  # noqa: F811
+    write_json(folder.parent / "recipe.json", settings(tokens).recipe.to_dict())
+    asked = ["--data", str(tokens), "--budgets", "1e10", "--sizes", "3", "--widths", "8,16,24"]
+    asked += ["--recipe", str(folder.parent / "recipe.json"), "--json"]
+    return [sys.executable, "-m", "scaling.cli.main", "sweep", str(folder), *asked, *more]
+
+
+def run(*command):
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def numbers(folder):
+    frame = store.to_frame(folder).set_index("cell").sort_index()
+    return frame.drop(columns=["time_s", "tokens_per_s"])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, tokens):  # noqa: F811
+    folder = tmp_path_factory.mktemp("local") / "sweep"
+    os.environ["SCALING_CACHE"] = os.environ.get("SCALING_CACHE") or str(folder.parent / "cache")
+    run(*sweep_command(folder, tokens))
+    return numbers(folder)
+
+
+def at_work(folder, cluster, node=None):
+    """A cell that has trained for a while and not finished: its name, node and process."""
+    for one in [node] if node else cluster.nodes:
+        for pid in processes_of(one):
+            said = command_of(pid).split(b"\0")
+            if b"run-cell" in said:
+                cell = folder / "cells" / Path(os.fsdecode(said[said.index(b"run-cell") + 1])).name
+                metrics = cell / "metrics.jsonl"
+                if metrics.exists() and metrics.stat().st_size and not (cell / "result.json").exists():
+                    return cell.name, one, pid
+    return None
+
+
+def caught(folder, cluster, node=None):
+    found = []
+    wait_for(lambda: found.append(at_work(folder, cluster, node)) or found[-1], "a cell at work", 60)
+    return found[-1]
+
+
+def test_a_lost_node_a_kill_and_a_cancelled_run_then_resumed_here(
+    undisturbed,
+    cluster,
+    tmp_path,
+    tokens,  # noqa: F811
+):
+    folder = tmp_path / "sweep"
+    sweep = subprocess.Popen(
+        sweep_command(folder, tokens, *ON_SLURM), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    lost, node, _ = caught(folder, cluster)
+    cluster.kill(node)  # and it stays dead: the run goes to the other node
+    other = next(name for name in cluster.nodes if name != node)
+    killed, _, pid = caught(folder, cluster, other)
+    os.kill(pid, signal.SIGKILL)
+    cancelled = ({"c1e10-d8-s0", "c1e10-d16-s0", "c1e10-d24-s0"} - {lost, killed}).pop()
+    first = read_json(folder / "slurm/001/submission.json")
+    call("scancel", f"{first['job']}_{1 + first['runs'].index(cancelled)}")
+    _, said = sweep.communicate(timeout=120)
+    assert sweep.returncode == 1
+    assert f"1 of 3 runs failed after 1 attempt: {cancelled} (was cancelled in Slurm" in said
+    assert f"{killed}: " in said and "trying once more" in said
+    restarted = (folder / "cells" / lost / "log.txt").read_text()
+    assert "restart 0" in restarted and "restart 1" in restarted
+    assert sorted(numbers(folder).index) == sorted({lost, killed})
+    cluster.start(node)
+    run(*sweep_command(folder, tokens))  # the local engine goes on where Slurm stopped
+    assert numbers(folder).equals(undisturbed)
+    assert sorted(pd.read_csv(folder / "runs.csv")["cell"]) == list(undisturbed.index)
+
+
+def test_local_then_slurm_detached_found_again_and_run_by_hand(
+    undisturbed,
+    cluster,
+    tmp_path,
+    tokens,  # noqa: F811
+):
+    """What the local engine has begun Slurm finishes; the jobs outlive the command that made them."""
+    cluster.wait_until_idle()
+    folder = tmp_path / "sweep"
+    local = subprocess.Popen(sweep_command(folder, tokens, "--workers", "1"), stdout=-3, stderr=-3)
+    wait_for(lambda: list(folder.glob("cells/*/result.json")), "the first local result")
+    local.kill()
+    local.wait()
+    left = 3 - len(list(folder.glob("cells/*/result.json")))
+    done = run(*sweep_command(folder, tokens, *ON_SLURM, "--detach"))
+    assert f'"waiting": {left}' in done.stdout and "the same command waits" in done.stderr
+    again = run(*sweep_command(folder, tokens, *ON_SLURM))
+    assert "with Slurm already" in again.stderr
+    assert [path.name for path in folder.glob("slurm/*/job.sh")] == ["job.sh"]
+    assert numbers(folder).equals(undisturbed)
+    cell = Path((folder / "slurm/001/cells.txt").read_text().split()[0])
+    (cell / "result.json").unlink()
+    script = str(folder / "slurm/001/job.sh")
+    subprocess.run(["bash", script], env={**os.environ, "SLURM_ARRAY_TASK_ID": "1"}, check=True, timeout=60)
+    assert numbers(folder).equals(undisturbed)
