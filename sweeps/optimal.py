@@ -104,7 +104,7 @@ def choose(
     price = np.ones_like(costs) if flops is None else (costs / costs.min()) ** PRICE
     information, chosen, times = problem.known.copy(), list[int](), np.zeros(len(costs), int)
     while len(chosen) < most:
-        score, now = _scores(problem, information)
+        score, now = scores(problem, information)
         gain = np.where((costs <= left) & (times < REPEATS), (now - score) / price, -np.inf)
         best = int(np.argmax(gain))
         if not gain[best] > 1e-4:
@@ -112,20 +112,20 @@ def choose(
         chosen.append(best)
         times[best] += 1
         left -= costs[best]
-        information += _outer(problem, best)
+        information += outer(problem, best)
     for _ in range(EXCHANGES):
         before = list(chosen)
         for i, old in enumerate(before):
-            information -= _outer(problem, old)
+            information -= outer(problem, old)
             times[old] -= 1
-            score, _ = _scores(problem, information)
+            score, _ = scores(problem, information)
             score = np.where((costs <= left + costs[old]) & (times < REPEATS), score, np.inf)
             new = int(np.argmin(score))
             new = new if score[new] < score[old] - 1e-9 else old
             chosen[i] = new
             times[new] += 1
             left += costs[old] - costs[new]
-            information += _outer(problem, new)
+            information += outer(problem, new)
         if chosen == before:
             break
     return np.array(sorted(chosen), int)
@@ -133,18 +133,18 @@ def choose(
 
 def spread(problem: Problem, chosen: np.ndarray) -> Floats:
     """Expected standard deviation of each answer after these points: root of the mean log variance."""
-    information = problem.known + sum((_outer(problem, i) for i in chosen), np.zeros_like(problem.known))
+    information = problem.known + sum((outer(problem, i) for i in chosen), np.zeros_like(problem.known))
     solved = np.linalg.solve(information, np.moveaxis(problem.answers, 0, -1))
     variances = np.einsum("aki,kia->ak", problem.answers, solved)
     return np.exp(0.5 * np.log(variances).mean(-1))
 
 
-def _outer(problem: Problem, point: int) -> Floats:
+def outer(problem: Problem, point: int) -> Floats:
     row = problem.jacobian[:, point]
     return row[:, :, None] * row[:, None, :]
 
 
-def _scores(problem: Problem, information: Floats) -> tuple[Floats, float]:
+def scores(problem: Problem, information: Floats) -> tuple[Floats, float]:
     """Mean ln variance after adding each point (Sherman-Morrison), and before."""
     covariance = np.linalg.inv(information)
     projected = np.einsum("kni,kij->knj", problem.jacobian, covariance)

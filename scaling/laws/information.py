@@ -69,23 +69,24 @@ def variance(information: Floats, gradient: Floats) -> Floats:
 
 
 def _gradient(answer: Callable[[Floats], Floats], laws: Floats, centre: Centre) -> Floats:
-    theta = _centred(laws, centre)
+    theta = centred(laws, centre)
     out = np.empty_like(theta)
     for j in range(6):
         up, down = theta.copy(), theta.copy()
         up[:, j] += STEP
         down[:, j] -= STEP
-        out[:, j] = (answer(_laws(up, centre)) - answer(_laws(down, centre))) / (2 * STEP)
+        out[:, j] = (answer(uncentred(up, centre)) - answer(uncentred(down, centre))) / (2 * STEP)
     return out
 
 
-def _centred(laws: Floats, centre: Centre) -> Floats:
+def centred(laws: Floats, centre: Centre) -> Floats:
+    """Laws (k, 6) in the fit's coordinates about `centre`."""
     E, A, B, alpha, beta, g = laws.T
     a, b = np.log(A) - alpha * centre[0], np.log(B) - beta * centre[1]
     return np.stack([np.log(np.maximum(E, 1e-300)), a, b, alpha, beta, np.log(g)], axis=-1)
 
 
-def _laws(theta: Floats, centre: Centre) -> Floats:
+def uncentred(theta: Floats, centre: Centre) -> Floats:
     e, a, b, alpha, beta, log_g = theta.T
     A, B = np.exp(a + alpha * centre[0]), np.exp(b + beta * centre[1])
     return np.stack([np.exp(e), A, B, alpha, beta, np.exp(log_g)], axis=-1)

@@ -1,0 +1,132 @@
+"""The run to buy next: the one that most reduces the waste expected at the target.
+
+Where the plan errs in ln N_opt, its waste grows with the square of the error, so a run that brings the
+variance of ln N_opt from v to v' brings the expected waste from w to w v'/v. Variances come from the
+information of the runs so far and of the candidate (scaling.laws.information), averaged over the draws
+of the fit; w from the fit's own draws (scaling.laws.decision.expected_waste).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from scaling.errors import ScalingError, UsageError
+from scaling.laws.decision import expected_waste
+from scaling.laws.estimate import Prior, Rows
+from scaling.laws.fit import Fit
+from scaling.laws.information import prior_information, sensitivity
+from scaling.laws.surface import Floats
+from sweeps.design import Cell, make_cell
+from sweeps.optimal import PRICE, Points, Problem, candidate_cells, outer, points_of, problem_of, scores
+from sweeps.store import Sweep
+
+DRAWS = 48  # of the fit, as the laws that may be true
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Candidates in the order of choice, and the expected waste and sd of ln N_opt before and after each."""
+
+    chosen: tuple[int, ...]
+    waste: tuple[float, ...]
+    sd: tuple[float, ...]
+    enough: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def propose(
+    fit: Fit,
+    rows: Rows,
+    candidates: Points,
+    target: float,
+    batch: int = 1,
+    enough: float = 0.0,
+    flops: float | None = None,
+) -> Proposal:
+    """Up to `batch` candidates, one after another, until the expected waste is at most `enough`.
+
+    `rows` are the runs behind the fit, `target` the 6 N D of the plan. With `flops` no more than that is
+    spent, and dear candidates must teach more (as in sweeps.optimal.choose). Waste and sd have one entry
+    more than `chosen`: the first is that of the runs so far.
+    """
+    problem = problem_so_far(fit, rows, candidates, target)
+    n, d = (float(v) for v in fit.law.optimum(target))
+    waste_now = expected_waste(fit, n, d)
+    sd_now = _sd(problem, problem.known)
+    chosen, waste, sd = list[int](), [waste_now], [sd_now]
+    information = problem.known.copy()
+    left = np.inf if flops is None else flops
+    price = 1.0 if flops is None else (candidates.flops / candidates.flops.min()) ** PRICE
+    while len(chosen) < batch and waste[-1] > enough and (candidates.flops <= left).any():
+        score, now = scores(problem, information)
+        best = int(np.argmax(np.where(candidates.flops <= left, (now - score) / price, -np.inf)))
+        left -= candidates.flops[best]
+        information += outer(problem, best)
+        chosen.append(best)
+        sd.append(_sd(problem, information))
+        waste.append(waste_now * (sd[-1] / sd_now) ** 2)
+    return Proposal(tuple(chosen), tuple(waste), tuple(sd), waste[-1] <= enough)
+
+
+def problem_so_far(fit: Fit, rows: Rows, candidates: Points, target: float) -> Problem:
+    """The information problem of `candidates` on top of the runs behind the fit, under the fit's draws."""
+    laws = fit.draws[:: max(1, len(fit.draws) // DRAWS)]
+    laws = laws[laws[:, 0] > 0] if (laws[:, 0] > 0).any() else fit.law.vector[None]
+    centre = rows.centre
+    prior = Prior() if fit.settings.get("prior") else None
+    known = np.repeat(prior_information(prior, float(rows.loss.min()))[None], len(laws), axis=0)
+    jacobian = sensitivity(laws, rows.params, rows.tokens, centre)
+    jacobian *= (np.sqrt(rows.weights) / fit.noise)[:, None]
+    known += np.einsum("kni,knj->kij", jacobian, jacobian)
+    return problem_of(laws, candidates, target, "size", fit.noise, known, centre)
+
+
+def _sd(problem: Problem, information: Floats) -> float:
+    (answer,) = problem.answers
+    variances = np.einsum("ki,kij,kj->k", answer, np.linalg.inv(information), answer)
+    return float(np.exp(0.5 * np.log(variances).mean()))
+
+
+def next_cells(
+    sweep: Sweep,
+    fit: Fit,
+    rows: Rows,
+    target: float,
+    *,
+    batch: int = 1,
+    dearest: float | None = None,
+    enough: float = 0.0,
+    flops: float | None = None,
+) -> tuple[list[Cell], Proposal]:
+    """The cells that `propose` would add to a sweep, none dearer than `dearest` FLOPs (its dearest so far).
+
+    A point that the sweep has already is bought with the next free seed. Raises ScalingError when there
+    is nothing that could be trained.
+    """
+    design = sweep.design
+    top = max(design.budgets) if dearest is None else dearest
+    if not target > top:
+        raise UsageError(f"--target {target:g}: the target must lie above the dearest run ({top:g} FLOPs).")
+    cells = candidate_cells(
+        design.family, top, seq=design.seq, batch=design.batch, rule=design.rule,
+        unique_tokens=design.unique_tokens,
+    )  # fmt: skip
+    if not cells:
+        raise ScalingError(f"no run of up to {top:g} FLOPs can be trained without repeating data.")
+    proposal = propose(fit, rows, points_of(cells, design.seq), target, batch, enough, flops)
+    taken = {cell.id for cell in design.cells}
+    added = []
+    for i in proposal.chosen:
+        seed, cell = 0, cells[i]
+        while (
+            cell := make_cell(cells[i].shape, cells[i].budget, design.seq, design.batch, seed)
+        ).id in taken:
+            seed += 1
+        taken.add(cell.id)
+        added.append(cell)
+    return added, proposal
