@@ -12,7 +12,7 @@ had been chosen with sight of such tables. Intervals, all about the same forecas
     own claim    the same without the inflation that past misses ask for
     forward      half-width k (ln 2 + ln(C / C_max)), k the 90% quantile of the misses of internal refits
                  below C_max / {3, 8, 20}, over their own (ln 2 + ln(C / cut))
-    reach        a candidate: own claim and, in quadrature, 1.645 c (ln 2 + ln(C / C_max)) for the form's error;
+    reach        a candidate: own claim and, in quadrature, 1.645 c (ln 2 + ln(C / C_max)) for the form;
                  c is the least with which it covers 90% of the OTHER families' runs
     chinchilla   Chinchilla's form, Huber 1e-3, bootstrap over runs, its own claim
 
