@@ -20,7 +20,9 @@ from scaling.quantities import format_count
 OPTIMAL = ("deepseek-batch", "step-law-batch", "porian-batch")
 CRITICAL = "kaplan-critical-batch"
 NEAR = 0.12  # a batch may leave its power of two by this share so that chips can share it evenly
-SPLITS = 8  # at most this many chips work on one sequence before a pipeline is needed
+FARTHEST = math.log(2.001)  # ln of the farthest a batch is moved for the chips' sake
+NEAR_WAYS = (1, 2, 4, 8)  # chips that work on one sequence, by tensor or context
+PIPELINED_WAYS = (16, 32, 64, 128, 256)
 
 
 @dataclass(frozen=True)
@@ -100,18 +102,33 @@ def choose_batch(
 def shared_evenly(sequences: int, chips: int) -> int:
     """The number near `sequences` that most evenly goes round the chips, several to a sequence if need be.
 
-    >>> shared_evenly(2048, 256), shared_evenly(2048, 1000), shared_evenly(2048, 16_384)
-    (2048, 2000, 2048)
+    Few chips to a sequence come first; only where the batch would have to be more than doubled do more than
+    eight work on one, which takes a pipeline. Where that does not help either, the batch stays as it is:
+    then the chips are too many.
+
+    >>> shared_evenly(2048, 256), shared_evenly(2048, 1000), shared_evenly(2048, 7)
+    (2048, 2000, 2016)
+    >>> shared_evenly(1024, 16_384), shared_evenly(2048, 1_000_000)
+    (2048, 2048)
     """
-    best = (math.inf, sequences)
-    ways = 1
-    while ways <= SPLITS and chips % ways == 0:
-        group = chips // ways
-        rounded = max(1, round(sequences / group)) * group
-        off = abs(math.log(rounded / sequences))
-        if off <= NEAR:
-            return rounded
-        if off < best[0]:
-            best = (off, rounded)
-        ways *= 2
-    return best[1]
+    for ways_of in (NEAR_WAYS, PIPELINED_WAYS):
+        options = []
+        for ways in ways_of:
+            if chips % ways:
+                continue
+            group = chips // ways
+            rounded = group * _smooth(sequences / group)
+            off = abs(math.log(rounded / sequences))
+            if off <= NEAR:
+                return rounded
+            options.append((off, rounded))
+        best = min(options, default=(math.inf, sequences))
+        if best[0] <= FARTHEST:
+            return best[1]
+    return sequences
+
+
+def _smooth(wanted: float) -> int:
+    """Near `wanted`, and divisible by powers of two, so that micro-batches of many sizes divide it."""
+    grain = 2 ** max(0, math.floor(math.log2(max(wanted, 1.0))) - 3)
+    return max(1, round(wanted / grain)) * grain

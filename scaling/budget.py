@@ -163,7 +163,7 @@ def _choose_chips(
         price = cluster.price
         assert price is not None
         wanted = limits.usd / (price * seconds / HOUR)
-        return max(8, friendly(wanted, up=limits.seconds is None))
+        return friendly(wanted, up=limits.seconds is None)
     flops = min(x for x in (limits.flops, required) if x is not None)
     return enough_chips(source.sized(flops, needs), cluster, seconds)
 

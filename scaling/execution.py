@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 USUAL_DAYS = 30.0  # a run nobody gave a time for should be over by then
 MOST_SEARCHED = 2**20  # chips; where a search for enough of them ends
-NODE = 8
 
 
 @dataclass(frozen=True)
@@ -128,12 +127,11 @@ def friendly(chips: float, up: bool = True) -> int:
 
 
 def enough_chips(sized: Sized, cluster: Cluster, seconds: float) -> int:
-    """The fewest friendly chips (a node or more) that hold the run and finish it within `seconds`.
+    """The fewest friendly chips that hold the run and finish it within `seconds`.
 
     Raises Refusal where no number does: then the batch, or the time, is what binds.
     """
-    node = NODE if sized.sequences is None else min(NODE, friendly(sized.sequences, up=False))
-    chips = max(node, friendly(cluster.least_seconds(sized.flops, 1) / seconds))
+    chips = friendly(cluster.least_seconds(sized.flops, 1) / seconds)
     last: Execution | None = None
     why: ScalingError | None = None
     while chips <= MOST_SEARCHED:

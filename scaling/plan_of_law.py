@@ -24,6 +24,8 @@ from scaling.shape import Shape
 from scaling.sizing import GENERIC_SEQ, GENERIC_VOCAB
 from scaling.sources import PublishedSource, as_dict
 
+EXTREME_RATIO = 5.0  # times the optimum's tokens per parameter
+
 
 def plan_published(
     flops: float,
@@ -82,6 +84,11 @@ def plan_published(
         curvature = DEFAULT_LAW
         notes.append(
             f"{law.name!r} publishes no loss surface: the range of N borrows the flatness of {DEFAULT_LAW!r}."
+        )
+    if needs.serve_tokens and tokens > EXTREME_RATIO * best.tokens / best.params * shape.params():
+        notes.append(
+            "Laws fitted near the optimum overestimate what tokens are worth at extreme ratios (Sardana et "
+            "al. 2024, arXiv:2401.00448): the served size may in truth be somewhat too small."
         )
     naive_n, naive_d = thumb_rule(flops)
     naive_loss = naive_waste = None

@@ -54,14 +54,17 @@ def decision(plan: Plan) -> list[str]:
     ]
     lines += _bought(plan)
     span = f"**{format_count(band['params_lo'])} to {format_count(band['params_hi'])}**"
-    line = f"Any size from {span} wastes at most {format_percent(band['waste'], 0)} of the compute"
+    shaped = (plan.get("allocation") or {}).get("shaped_by") or []
+    of_what = "training compute" if shaped else "compute"
+    line = f"Any size from {span} wastes at most {format_percent(band['waste'], 0)} of the {of_what}"
     if best.get("params_lo") is not None:
+        repeated = "without repetition " if "--unique-tokens" in shaped else ""
         line += (
-            f"; the law puts its optimum at {format_count(best['params'])}, with "
+            f"; {repeated}the law puts its optimum at {format_count(best['params'])}, with "
             f"{format_percent(best['level'], 0)} confidence between {format_count(best['params_lo'])} and "
             f"{format_count(best['params_hi'])}"
         )
-    if band["expected_waste"] is not None:
+    if band["expected_waste"] is not None and not shaped:
         line += f". Not knowing the law exactly, expect to waste {format_percent(band['expected_waste'])}"
     lines.append(line + ".")
     lines += _priced(plan)
