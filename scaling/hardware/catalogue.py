@@ -3,10 +3,8 @@
 `chips.csv` names the chips and their aliases, `figures.csv` holds one figure a row. Peaks are dense
 (never 2:4-sparse), bandwidths one-way; a figure that no source was read for is absent, not guessed.
 
-Figures: bf16_tflops, fp16_tflops, fp8_tflops, tf32_tflops, fp32_tflops (TFLOP/s, vendor peak),
-bf16_measured_tflops (best matrix product measured), memory_gb, memory_tb_per_s,
-intra_node_gb_per_s, inter_node_gb_per_s (per chip, one way), power_w,
-price_usd_per_hour, price_low_usd_per_hour, price_high_usd_per_hour (per chip-hour).
+Units: see `FIGURES`. Memory is the vendor's nominal number of GB (where the vendor says GiB the same
+number, so a plan errs by 7% on the safe side).
 """
 
 from __future__ import annotations
@@ -21,6 +19,23 @@ from pathlib import Path
 
 from scaling.errors import ScalingError, UsageError
 
+# What a figure is called, and its unit as people read it.
+FIGURES = {
+    "bf16_tflops": "TFLOP/s, dense vendor peak",
+    "fp16_tflops": "TFLOP/s, dense vendor peak",
+    "fp8_tflops": "TFLOP/s, dense vendor peak",
+    "tf32_tflops": "TFLOP/s, dense vendor peak",
+    "fp32_tflops": "TFLOP/s, vendor peak",
+    "bf16_measured_tflops": "TFLOP/s, best matrix product measured",
+    "memory_gb": "GB",
+    "memory_tb_per_s": "TB/s",
+    "intra_node_gb_per_s": "GB/s one way, in a node or slice",
+    "inter_node_gb_per_s": "GB/s one way, between nodes",
+    "power_w": "W, rated where nothing else is noted",
+    "price_usd_per_hour": "$ per chip-hour",
+    "price_low_usd_per_hour": "$ per chip-hour, low end of the market",
+    "price_high_usd_per_hour": "$ per chip-hour, high end of the market",
+}
 FOLDER = Path(__file__).parent
 VENDOR_WORDS = {"nvidia", "google", "amd", "intel", "aws", "cloud", "instinct", "tesla", "habana"}
 
@@ -115,9 +130,17 @@ def _index() -> dict[str, str]:
 def find_chip(name: str) -> Chip:
     """The chip of this name or alias; an unknown one is an error that lists near names, never a fallback.
 
+    `FILE.toml:NAME` is a chip of the user's own (see `scaling.hardware.user_chips`).
+
     >>> find_chip("a100-80gb").name, find_chip("H100 SXM").name, find_chip("TPU v5p").name
     ('a100_80gb', 'h100', 'v5p')
     """
+    if ".toml" in name.lower():
+        from scaling.hardware.user_chips import user_chip  # it starts from this catalogue
+
+        own = user_chip(name)
+        if own is not None:
+            return own
     index = _index()
     wanted = _spelling(name)
     if wanted in index:
@@ -125,5 +148,7 @@ def find_chip(name: str) -> Chip:
     near = difflib.get_close_matches(wanted, index, n=6, cutoff=0.5)
     near += [spelling for spelling in index if len(wanted) >= 2 and wanted in spelling]
     names = list(dict.fromkeys(index[spelling] for spelling in near))[:4] if wanted else []
-    hint = f"did you mean {' or '.join(names)}?" if names else f"known are {', '.join(catalogue())}."
-    raise UsageError(f"accelerator {name!r} is not in the catalogue; {hint}")
+    hint = f"did you mean {' or '.join(names)}?" if names else f"known are {', '.join(catalogue())};"
+    raise UsageError(
+        f"accelerator {name!r} is not in the catalogue; {hint} (a chip of your own: FILE.toml:NAME)"
+    )
