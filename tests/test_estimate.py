@@ -57,14 +57,22 @@ def test_terms_are_the_total_and_the_interval_holds_it(layout, chip):
     assert math.isclose(step.mfu, flops / (step.seconds * layout.n_chips * peak))
 
 
-def test_no_chip_of_the_catalogue_beats_its_peak_or_fails():
+def test_no_chip_of_the_catalogue_beats_its_peak():
+    timed = 0
     for chip in catalogue().values():
+        if chip.figure("bf16_tflops") is None and chip.figure("fp16_tflops") is None:
+            with pytest.raises(ScalingError, match="no dense bf16 or fp16 peak"):
+                estimate_step(WORK, LAYOUTS[0], chip)
+            continue
         step = estimate_step(WORK, LAYOUTS[0], chip)
         assert 0 < step.mfu < 0.85, chip.name
-        assert bool(step.notes) == (
-            None
-            in (chip.figure(f) for f in ("memory_tb_per_s", "intra_node_gb_per_s", "inter_node_gb_per_s"))
+        needed = ["memory_tb_per_s", "intra_node_gb_per_s"]
+        needed += (
+            ["inter_node_gb_per_s"] if chip.vendor != "Google" and not chip.name.startswith("gb") else []
         )
+        assert len(step.notes) == sum(chip.figure(figure) is None for figure in needed)
+        timed += 1
+    assert timed > 25
 
 
 def test_weak_scaling_loses_and_strong_scaling_gains():
@@ -168,7 +176,7 @@ def test_intervals_widen_where_less_is_known():
     assert width(parallelism_known=False) > known
     assert width(flash_attention=False) > known
     assert width("h200") > known
-    assert width("gb300") > width("h200")
+    assert width("l4") > width("h200")
 
 
 def test_fp8_is_faster_and_refused_where_a_chip_has_none():

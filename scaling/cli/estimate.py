@@ -28,6 +28,7 @@ def command(
     global_batch_tokens), the chip and n_chips, and the layout (data, fsdp, tensor, pipeline, context,
     remat, ...). The interval holds 90%; the MFU counts causal attention.
     """
+    from scaling.errors import ScalingError
     from scaling.hardware.memory import training_memory
     from scaling.hardware.rows import Row, read_rows
     from scaling.hardware.step import StepTime, estimate_step, with_micro
@@ -54,7 +55,13 @@ def command(
             found["terms"] = [{"name": n, "seconds": s, "meaning": m} for n, s, m in step.terms]
         return found
 
-    steps = [estimate_step(row.work, row.layout, row.chip, profile) for row in rows]
+    def timed(index: int, row: Row) -> StepTime:
+        try:
+            return estimate_step(row.work, row.layout, row.chip, profile)
+        except ScalingError as error:
+            raise ScalingError(f"{file}{f', row {index}' if many else ''}: {error}") from None
+
+    steps = [timed(i, row) for i, row in enumerate(rows)]
     results = [result(row, step) for row, step in zip(rows, steps, strict=True)]
 
     def render() -> None:

@@ -9,11 +9,12 @@ from scaling.errors import ScalingError
 from scaling.hardware.catalogue import Chip
 from scaling.hardware.constants import Constants
 from scaling.hardware.memory import capacity
+from scaling.hardware.workload import Layout
 
+MEMORY, INSIDE, BETWEEN = "memory bandwidth", "bandwidth in a node", "bandwidth between nodes"
 # FLOPs per byte of memory traffic that today's training chips are built around (A100 153, H100 295,
 # v5e 240, B200 281): it stands in where no memory bandwidth is known.
 TYPICAL_INTENSITY = 250.0
-TYPICAL_LINK = 0.2  # bytes/s between the chips of a node per byte/s of memory (A100 .15, H100 .13, v5p .22)
 PCIE = 25e9  # bytes/s one way, PCIe 4 x16 less its protocol: the link of cards sold without another one
 TYPICAL_NIC = 6.25e9  # bytes/s: 50 Gbit/s a chip, what a TPU host gives
 NODE_CHIPS = {"gb200": 72, "gb300": 72, "trn1": 16, "trn2": 16}  # chips of one fast network; 8 elsewhere
@@ -47,6 +48,13 @@ class Device:
     assumed: tuple[str, ...]
 
 
+def guessed(device: Device, layout: Layout) -> tuple[str, ...]:
+    """The assumed figures that a run under `layout` depends on."""
+    crosses = layout.slices > 1 if device.kind == "tpu" else layout.n_chips > device.node
+    matters = {MEMORY: True, INSIDE: layout.n_chips > 1, BETWEEN: crosses}
+    return tuple(name for name in device.assumed if matters[name])
+
+
 def view(chip: Chip, constants: Constants, precision: str = "bf16") -> Device:
     """What the model needs to know of `chip`; `assumed` names every figure the catalogue lacks."""
     figure = chip.figure
@@ -68,16 +76,16 @@ def view(chip: Chip, constants: Constants, precision: str = "bf16") -> Device:
         peak = fast * 1e12
     memory = figure("memory_tb_per_s")
     if memory is None:
-        assumed.append("memory bandwidth")
+        assumed.append(MEMORY)
         memory = peak / TYPICAL_INTENSITY / 1e12
     memory *= 1e12
     inner = figure("intra_node_gb_per_s")
     if inner is None:
-        assumed.append("bandwidth in a node")
+        assumed.append(INSIDE)
         inner = PCIE / 1e9
     outer = figure("inter_node_gb_per_s")
     if outer is None:
-        assumed.append("bandwidth between nodes")
+        assumed.append(BETWEEN)
         outer = TYPICAL_NIC / 1e9 if tpu else inner / 9
     return Device(
         kind="tpu" if tpu else "gpu",

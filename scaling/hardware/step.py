@@ -15,20 +15,18 @@ from typing import Any
 
 from scaling.hardware import device as devices
 from scaling.hardware.catalogue import Chip
+from scaling.hardware.collectives import BF16, gather_seconds, gradient_seconds, tensor_bandwidth
 from scaling.hardware.constants import Constants, calibrated
 from scaling.hardware.device import Device
+from scaling.hardware.kernels import attention_kernel, fused_traffic, modern, padded
 from scaling.hardware.memory import training_memory
 from scaling.hardware.remat import recomputed
 from scaling.hardware.uncertainty import half_width
 from scaling.hardware.workload import Layout, Workload
 
-BF16, FP32 = 2, 4
 MFU_CONVENTION = "model_causal"
 BACKWARD = 2.0  # a matmul's backward pass is two of its size
-FLASH_BACKWARD = (
-    3.0  # a fused attention's backward: five products for two, each slower (FlashAttention-2, fig. 4)
-)
-HOPPER = 400e12  # FLOP/s: chips below are of Ampere's generation, and so are Megatron's runs on them
+FLASH_BACKWARD = 3.0  # a fused attention's backward: five products for two, at a lower rate than forward
 SOFT = 4.0  # exponent of the soft maximum of two times that mostly overlap
 
 
@@ -61,11 +59,6 @@ MEANINGS = {
     "overhead": "gaps between kernels, launches and host work",
     "stragglers": "waiting for the slowest node or slice",
 }
-
-
-def padded(width: float, tile: int) -> float:
-    """`width` rounded up to whole tiles of the matrix unit."""
-    return math.ceil(width / tile) * tile
 
 
 def micro_batch(work: Workload, layout: Layout, device: Device) -> float:
@@ -123,7 +116,10 @@ def estimate_step(
 
 def assumptions(work: Workload, layout: Layout, device: Device) -> tuple[str, ...]:
     """What the estimate took for granted because neither the row nor the catalogue says it."""
-    said = [f"{name}: no figure in the catalogue, a typical one is assumed" for name in device.assumed]
+    said = [
+        f"{name}: no figure in the catalogue, a typical one is assumed"
+        for name in devices.guessed(device, layout)
+    ]
     if layout.framework == "pytorch" and layout.kernels is None and not modern(work, layout, device):
         said.append('PyTorch: kernels of 2023 are assumed; say "kernels": "modern" for a compiled, newer run')
     if layout.remat == "unknown":
@@ -246,78 +242,3 @@ def step_terms(
     groups = layout.slices if tpu else layout.n_chips / device.node
     terms["stragglers"] = c.straggler * math.log2(max(groups, 1.0)) * sum(terms.values())
     return terms, micro
-
-
-def modern(work: Workload, layout: Layout, device: Device) -> bool:
-    """Whether a run uses kernels of 2024 or later: as stated, or implied by framework, window or chip."""
-    if layout.kernels is not None:
-        return layout.kernels == "modern"
-    return layout.framework != "pytorch" or device.young or work.sliding_window is not None
-
-
-def attention_kernel(work: Workload, layout: Layout, device: Device, c: Constants) -> tuple[float, float]:
-    """Share of peak of a fused attention at long spans, and the span at which it runs at half of that.
-
-    Framework and chip imply the kernel's generation: Megatron's runs on Ampere, and PyTorch's without
-    a better word, are of the first.
-    """
-    if device.kind == "tpu":
-        return c.attention_tpu, c.attention_edge
-    ampere = device.peak < HOPPER
-    if modern(work, layout, device) and not (ampere and layout.framework == "megatron"):
-        return c.attention_modern, c.attention_edge
-    return (c.attention_ampere if ampere else c.attention_hopper_2023), c.attention_edge_2023
-
-
-def fused_traffic(work: Workload, layout: Layout, device: Device, c: Constants) -> float:
-    """Elementwise memory traffic over that of unfused kernels."""
-    if layout.framework == "megatron":
-        return c.elementwise_megatron
-    return c.elementwise_jax if modern(work, layout, device) else c.elementwise_pytorch
-
-
-def gather_seconds(layout: Layout, device: Device, c: Constants, size: float) -> float:
-    """Seconds on the wire to gather (or reduce and scatter) `size` bytes over the fsdp axis.
-
-    Inside a node or slice every chip receives all of it; between them a node's chips share the
-    transfer, each fetching its part over its own link to the slow network.
-    """
-    near = layout.tensor * layout.context
-    if device.kind == "tpu":
-        inside = min(layout.fsdp, max(1.0, layout.n_chips / layout.slices / near / layout.pipeline))
-        free = device.axes - (1 if near > 1 else 0)
-        fast = c.bus_share_tpu * device.inner * free / device.axes
-        between = 1 - inside / layout.fsdp
-        return size * (1 - 1 / inside) / fast + size * between / inside / device.outer
-    return size * (1 - 1 / layout.fsdp) / ring_bandwidth(near * layout.fsdp, near, device, c)
-
-
-def ring_bandwidth(spread: float, near: float, device: Device, c: Constants) -> float:
-    """Bytes/s per GPU of a ring whose members lie `near` apart and together span `spread` chips."""
-    if spread <= device.node:
-        return c.bus_share_gpu * device.inner
-    return c.bus_share_gpu * min(device.inner, device.outer * max(1.0, device.node / near))
-
-
-def tensor_bandwidth(layout: Layout, device: Device, c: Constants) -> float:
-    """Bytes/s per chip of the tensor (or context) axis: one torus axis, or the node's network."""
-    if device.kind == "tpu":
-        return c.bus_share_tpu * device.inner / device.axes
-    if layout.tensor * layout.context <= device.node:
-        return c.bus_share_gpu * device.inner
-    return c.bus_share_gpu * device.outer
-
-
-def gradient_seconds(layout: Layout, device: Device, c: Constants, weights: float) -> float:
-    """Seconds on the wire of the gradients' all-reduce (fp32 in megatron, else bf16), once a step."""
-    size = FP32 if layout.framework == "megatron" else BF16
-    if layout.zero == 3:
-        weights /= layout.fsdp
-        ranks = layout.data
-    else:
-        ranks = layout.data * layout.fsdp
-    volume = 2.0 * size * weights * (1 - 1 / ranks)
-    if device.kind == "tpu":
-        return volume / (device.outer if layout.slices > 1 else c.bus_share_tpu * device.inner / device.axes)
-    near = layout.tensor * layout.context * (layout.fsdp if layout.zero == 3 else 1)
-    return volume / ring_bandwidth(ranks * near, near, device, c)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.hardware.catalogue import Chip
-from scaling.hardware.device import Device
+from scaling.hardware.device import Device, guessed
 from scaling.hardware.workload import Layout
 
 NORMAL_90 = 1.645
@@ -88,7 +88,7 @@ def half_width(
         variance += NEW_REMAT**2
     if not layout.flash_attention:
         variance += EAGER_SCORES**2
-    variance += len(device.assumed) * NEW_FIGURE**2
+    variance += len(guessed(device, layout)) * NEW_FIGURE**2
     if profile is not None:
         variance = PROBED**2 + variance / (1 + profile.probes)
     return min(NORMAL_90 * math.sqrt(variance), MOST)
