@@ -159,7 +159,7 @@ def main() -> None:
         leave_out(runs, "framework", lambda run: run.framework)
     if options.vtrain:
         measured = load_vtrain(options.vtrain)
-        print(line("vTrain, blind", errors(measured, tables.calibrated())))
+        print(line("vTrain, no probes", errors(measured, tables.calibrated())))
         print(intervals(measured))
         for count in (3, 8, 20):
             probes(measured, count)

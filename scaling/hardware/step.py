@@ -27,7 +27,7 @@ from scaling.hardware.workload import Layout, Workload
 MFU_CONVENTION = "model_causal"
 BACKWARD = 2.0  # a matmul's backward pass is two of its size
 FLASH_BACKWARD = 3.0  # a fused attention's backward: five products for two, at a lower rate than forward
-SOFT = 4.0  # exponent of the soft maximum of two times that mostly overlap
+SOFT = 2.0  # exponent of the soft maximum of host and device time: they overlap, less where near equal
 
 
 @dataclass(frozen=True)
