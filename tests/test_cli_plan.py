@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -57,9 +58,9 @@ def test_the_page_states_the_decision_first(capsys):
     assert status == 0
     lines = [line.strip() for line in page.splitlines() if line.strip()]
     assert lines[0].startswith("Train 10.7B parameters on 15")
-    assert "22.3 h" in page
-    assert "22.3k chip-hours" in page
-    assert "40% of its dense bf16 peak" in page
+    assert "on 1,000 x A100 SXM 80GB" in page
+    assert "At the usual 40% of the peak it would be 22.3 h, 22.3k chip-hours" in page
+    assert "does not fit on one A100 SXM 80GB" in page
     assert "secondary source" in page
     assert page.index("palm2 (section 2.2)") < page.index("chinchilla-1")
 
@@ -68,17 +69,131 @@ def test_json_is_one_object_and_nothing_else(capsys, tmp_path):
     out = tmp_path / "plan.json"
     status, text, err = run(
         capsys, "plan", "--flops", "1e22", "--accelerator", "H100 SXM", "--chips", "256", "--price", "$2",
-        "--out", str(out), "--json",
+        "--utilisation", "0.4", "--out", str(out), "--json",
     )  # fmt: skip
     assert status == 0
     plan = json.loads(text)
     assert plan == read_plan(out)
     assert plan["law"]["name"] == "besiroglu"
     assert plan["optimum"]["params"] == pytest.approx(9.05e9, rel=1e-3)
+    assert plan["time"]["basis"] == "stated utilisation"
     assert plan["time"]["chip_hours"] == pytest.approx(7022, rel=1e-3)
     assert plan["time"]["cost_usd"] == pytest.approx(2 * 7022, rel=1e-3)
     assert (plan["time"]["utilisation"], plan["time"]["flops_convention"]) == (0.4, "6nd")
     assert "plan.json" in err
+
+
+def plan_of(capsys, *arguments: str) -> dict:
+    status, text, err = run(capsys, "plan", *arguments, "--json")
+    assert status == 0, err
+    return json.loads(text)
+
+
+def test_palm_2_on_a_thousand_a100s_takes_about_a_day_and_not_one_card(capsys):
+    plan = plan_of(
+        capsys, "--flops", "1e22", "--law", "palm2", "--accelerator", "a100-80gb", "--chips", "1000"
+    )
+    time = plan["time"]
+    assert plan["optimum"]["params"] == pytest.approx(10.7e9, rel=1e-3)
+    assert plan["optimum"]["tokens"] == pytest.approx(156e9, rel=2e-3)
+    assert 0.6 < time["seconds"] / 86_400 < 1.2
+    assert 15_000 < time["chip_hours"] < 26_000
+    assert time["rule_of_thumb"]["chip_hours"] == pytest.approx(22_258, rel=0.01)
+    assert time["seconds_lo"] < time["seconds"] < time["seconds_hi"]
+    assert 1.27e11 < plan["state"]["checkpoint_bytes"] < 1.5e11
+    assert 1.7e11 < plan["state"]["training_state_bytes"] < 1.9e11
+    assert plan["state"]["training_state_bytes"] > plan["memory"]["chip_bytes"]
+    assert any("does not fit on one A100" in note for note in plan["notes"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--flops", "1e22"],
+        ["--target-loss", "2.1"],
+        ["--days", "30", "--chips", "256", "--accelerator", "h100"],
+        ["--budget-usd", "1e6", "--accelerator", "h100"],
+        ["--budget", "$1M", "--days", "20d", "--accelerator", "v5e", "--price", "1.2"],
+        ["--target-loss", "2.1", "--accelerator", "h100", "--days", "10"],
+        ["--flops", "1e22", "--serve-tokens", "2T", "--unique-tokens", "300B", "--max-params", "3B"],
+        ["--flops", "1e22", "--max-latency-ms", "2", "--accelerator", "h100", "--seq", "8192"],
+    ],
+)
+def test_every_way_to_limit_a_run_works_alone_and_the_budget_holds(capsys, arguments):
+    plan = plan_of(capsys, *arguments)
+    counted = plan["convention"]["flops"]
+    assert plan["flops"][counted] == pytest.approx(plan["budget"]["flops"], rel=0.01)
+    assert plan["budget"]["binding"].startswith("--")
+    shape = plan["shape"]
+    assert shape["params"] == pytest.approx(plan["allocation"]["params"], rel=0.011)
+    time = plan["time"]
+    if time is not None:
+        layout = plan["layout"]
+        ways = [layout[axis] for axis in ("data", "fsdp", "tensor", "pipeline", "context")]
+        assert math.prod(ways) == time["chips"]
+        assert plan["memory"]["bytes_per_device"] <= plan["memory"]["usable_bytes"]
+        assert plan["steps"] * plan["batch_tokens"] == pytest.approx(plan["tokens"], rel=0.01)
+        assert sum(term["seconds"] for term in plan["step"]["terms"]) == pytest.approx(
+            plan["step"]["step_time_s"]
+        )
+    page = run(capsys, "plan", *arguments)[1]
+    assert page.strip().startswith("Train ")
+    assert "MFU" not in page.split("Step ")[0]  # never a bare MFU: it stands within the explanation
+
+
+def test_the_plan_of_a_target_is_that_of_the_compute_it_names(capsys):
+    forward = plan_of(capsys, "--flops", "3e22")
+    back = plan_of(capsys, "--target-loss", repr(forward["allocation"]["loss"]))
+    assert back["budget"]["flops"] == pytest.approx(3e22, rel=1e-6)
+    assert back["shape"] == forward["shape"]
+    target = back["budget"]["target"]
+    assert target["flops_lo"] < 3e22 < target["flops_hi"]
+
+
+def test_what_moves_the_size_is_priced_on_the_page(capsys):
+    page = run(capsys, "plan", "--flops", "1e22", "--serve-tokens", "2T")[1]
+    assert "Sardana" in page
+    assert "of the training compute" in page
+    page = run(capsys, "plan", "--flops", "1e22", "--unique-tokens", "20B")[1]
+    assert "13.1 times" in page
+    assert "Muennighoff" in page
+    plan = plan_of(capsys, "--flops", "1e22", "--serve-tokens", "2T")
+    names = [row["name"] for row in plan["alternatives"]]
+    assert names[:2] == ["as planned", "the law's own optimum"]
+    rows = plan["alternatives"]
+    for one in rows[1:]:
+        for other in rows:
+            better = (other["params"], other["flops"], other["loss"])
+            assert other is one or any(
+                x > y for x, y in zip(better, (one["params"], one["flops"], one["loss"]))
+            )
+
+
+def test_a_page_s_figures_have_their_numbers_in_the_plan(capsys):
+    plan = plan_of(capsys, "--flops", "1e22", "--accelerator", "h100", "--chips", "64")
+    figures = plan["figures"]
+    curve = figures["leaving_optimum"]
+    lowest = curve["waste"].index(min(curve["waste"]))
+    assert curve["params"][lowest] == pytest.approx(plan["optimum"]["params"], rel=0.1)
+    chips = figures["chips"]
+    assert 64 in chips["chips"]
+    assert chips["seconds"] == sorted(chips["seconds"], reverse=True)
+    assert sum(figures["memory"].values()) == pytest.approx(plan["memory"]["bytes_per_device"])
+    assert sum(figures["step"].values()) == pytest.approx(plan["step"]["step_time_s"])
+
+
+def test_a_batch_above_the_critical_one_is_warned_of(capsys):
+    arguments = ["--flops", "1e22", "--accelerator", "h100", "--chips", "64", "--batch-tokens"]
+    assert "critical" not in str(plan_of(capsys, *arguments, str(2048 * 1024))["notes"])
+    assert "critical" in str(plan_of(capsys, *arguments, str(2048 * 8192))["notes"])
+
+
+def test_the_plan_in_words_lies_beside_it(capsys, tmp_path):
+    out = tmp_path / "plan.json"
+    assert run(capsys, "plan", "--flops", "1e22", "--accelerator", "h100", "--out", str(out))[0] == 0
+    words = (tmp_path / "plan.md").read_text()
+    assert words.startswith("# Training plan\n\n**Train 9.05B parameters")
+    assert read_plan(out)["seal"] in words
 
 
 @pytest.mark.parametrize(
@@ -101,6 +216,27 @@ def test_json_is_one_object_and_nothing_else(capsys, tmp_path):
         (["--flops", "1e22", "--fit", "missing.json"], 1, "no such file"),
         (["--flops", "1e13", "--sweep", "missing"], 1, "no such file"),
         ([], 2, "--flops"),
+        (["--days", "30"], 2, "--days needs --accelerator"),
+        (["--days", "30", "--accelerator", "h100"], 2, "--days needs --chips"),
+        (["--days", "soon", "--accelerator", "h100", "--chips", "8"], 2, "--days"),
+        (["--days", "30", "--accelerator", "h100", "--chips", "8", "--utilisation", "0.4"], 2, "leave one"),
+        (["--budget-usd", "1e6"], 2, "--budget-usd needs --accelerator"),
+        (["--budget-usd", "1e6", "--accelerator", "gaudi2"], 2, "needs --price"),
+        (["--target-loss", "1.8"], 1, "floor"),
+        (["--target-loss", "-1"], 2, "--target-loss"),
+        (["--target-loss", "2.1", "--law", "palm2"], 1, "best size alone"),
+        (["--flops", "1e22", "--max-latency-ms", "1"], 2, "needs --accelerator"),
+        (["--flops", "1e22", "--batch-tokens", "1e6"], 2, "need --accelerator"),
+        (["--flops", "1e22", "--accelerator", "h100", "--batch-tokens", "3e6"], 2, "nearest is 3000320"),
+        (["--flops", "1e22", "--files", "launch"], 2, "--files needs --accelerator"),
+        (["--flops", "1e24", "--accelerator", "h100", "--chips", "8"], 1, "memory is what binds"),
+        (["--flops", "1e22", "--accelerator", "h100", "--chips", "1e6"], 1, "the batch is what binds"),
+        (
+            ["--flops", "1e15", "--vocab", "256", "--accelerator", "h100", "--batch-tokens", "2048000000"],
+            1,
+            "below one step",
+        ),
+        (["--flops", "1e22", "--max-latency-ms", "1e-4", "--accelerator", "h100"], 1, "no model decodes"),
     ],
 )
 def test_a_bad_request_is_one_sentence_and_overwrites_nothing(capsys, tmp_path, arguments, status, said):

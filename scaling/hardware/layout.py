@@ -83,7 +83,7 @@ def search_layout(
         least = min((t.least for t in (tally, more) if t.least), key=lambda x: x[0], default=None)
         tally = Tally(tally.tried + more.tried, more.fitting, least)
     if best is None:
-        raise Refusal(_why_not(work, chip, chips, limit, tally))
+        raise Refusal(_why_not(work, chip, chips, limit, tally, device))
     step = estimate_step(work, best, chip, profile)
     memory = training_memory(work, best)
     return Choice(
@@ -183,20 +183,13 @@ def _reason(layout: Layout, memory: Memory, limit: float, device: Device) -> str
     return "; ".join(said)
 
 
-def _why_not(work: Workload, chip: Chip, chips: int, limit: float, tally: Tally) -> str:
-    sequences = math.floor(work.batch)
+def _why_not(work: Workload, chip: Chip, chips: int, limit: float, tally: Tally, device: Device) -> str:
     if tally.least is None:
-        widest = max(TENSOR) * max(PIPELINE)
-        if chips > sequences * widest:
-            return (
-                f"{chips:,} chips cannot share a batch of {sequences:,} sequences of {work.seq_len:,} "
-                f"tokens: the batch is what binds; use at most {sequences * max(TENSOR):,} chips, or a "
-                "larger --batch-tokens."
-            )
+        nearest = _nearest_chips(work, chip, chips, device)
+        use = f"nearest: {nearest:,} chips can" if nearest else "no number of chips near it can"
         return (
-            f"{chips:,} chips cannot share a batch of {sequences:,} sequences evenly: the batch is what "
-            f"binds; use a number of chips that divides it, such as {_friendly(sequences, chips):,}, or "
-            f"--batch-tokens {_multiple(sequences, chips) * work.seq_len}."
+            f"{chips:,} chips cannot share a batch of {math.floor(work.batch):,} sequences of "
+            f"{work.seq_len:,} tokens: the batch is what binds; {use}, or give a larger --batch-tokens."
         )
     need, _ = tally.least
     return (
@@ -205,10 +198,10 @@ def _why_not(work: Workload, chip: Chip, chips: int, limit: float, tally: Tally)
     )
 
 
-def _friendly(sequences: int, chips: int) -> int:
-    """The largest number of at most `chips` chips that divides the batch."""
-    return max(k for k in range(1, min(chips, sequences) + 1) if sequences % k == 0)
-
-
-def _multiple(sequences: int, chips: int) -> int:
-    return max(chips, round(sequences / chips) * chips)
+def _nearest_chips(work: Workload, chip: Chip, chips: int, device: Device) -> int | None:
+    """The most chips below `chips`, a power of two or one and a half of it, that can share the batch."""
+    for power in range(chips.bit_length() - 1, -1, -1):
+        for count in (3 * 2**power // 2, 2**power):
+            if count < chips and next(candidates(work, chip, count, device), None) is not None:
+                return count
+    return None
