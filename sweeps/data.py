@@ -5,20 +5,38 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from scaling.errors import ScalingError
+from scaling.errors import ScalingError, UsageError
+from scaling.files import sha256_bytes
+from scaling.quantities import parse_count
 from sweeps.store import DataRef
 
 MANIFEST = "manifest.json"
+EXTERNAL = "external:"
 
 
 def prepare_data(folder: str | Path, data: str, tokenizer: str = "bytes") -> DataRef:
-    """Build (or reuse) FOLDER/data from `data`; a path to a token folder is used where it lies."""
+    """Build (or reuse) FOLDER/data from `data`; a path to a token folder is used where it lies.
+
+    `external:VOCAB:TOKENS` (and a name, if wanted) stands for data that only an external trainer has.
+    """
     folder = Path(folder)
+    if data.startswith(EXTERNAL):
+        return external_ref(data)
     if (Path(data) / MANIFEST).is_file():
         return data_ref(folder, Path(data))
     from trainer.corpus import build_corpus
 
     return data_ref(folder, build_corpus(data, folder / "data", tokenizer=tokenizer).path)
+
+
+def external_ref(data: str) -> DataRef:
+    """What is known of data elsewhere: its vocabulary and how many tokens it has, from its own text."""
+    vocab, _, rest = data.removeprefix(EXTERNAL).partition(":")
+    tokens, _, _ = rest.partition(":")
+    if not tokens:
+        raise UsageError(f"--data {data}: give external:VOCAB:TOKENS, such as external:32k:300B:my-corpus.")
+    counts = round(parse_count(vocab, "--data")), round(parse_count(tokens, "--data"))
+    return DataRef("", EXTERNAL + sha256_bytes(data.encode()), data, *counts)
 
 
 def data_ref(folder: Path, tokens: Path) -> DataRef:
@@ -35,8 +53,11 @@ def data_ref(folder: Path, tokens: Path) -> DataRef:
 def check_data(tokens: Path, expected_sha256: str, wanted_by: str) -> None:
     """Raise ScalingError unless `tokens` is the data set that `wanted_by` was made for.
 
-    Every byte is read: a damaged file of the right size would be trained on without a word.
+    Every byte is read: a damaged file of the right size would be trained on without a word. Data that
+    only an external trainer has cannot be checked.
     """
+    if expected_sha256.startswith(EXTERNAL):
+        return
     from trainer.tokens import TokenFolder
 
     found = TokenFolder.open(tokens, check="full").sha256

@@ -12,7 +12,7 @@ from scaling.files import read_json
 from scaling.quantities import parse_count, parse_flops
 from scaling.recipe import Recipe
 from sweeps import store
-from sweeps.data import check_data
+from sweeps.data import EXTERNAL, check_data
 from sweeps.quickstart import Defaults
 from sweeps.store import Sweep
 from sweeps.sweep import Settings, prepare
@@ -46,7 +46,7 @@ def settings_of(sweep: Sweep) -> Settings:
     design = sweep.design
     family = {name: value for name, value in design.family.to_dict().items() if name != "vocab"}
     return Settings(
-        data=str(sweep.data_folder),
+        data=sweep.data.source if sweep.data.source.startswith(EXTERNAL) else str(sweep.data_folder),
         budgets=design.budgets,
         sizes=design.sizes,
         rule=design.rule,

@@ -14,7 +14,7 @@ from scaling.files import from_mapping
 from scaling.recipe import Recipe
 from scaling.shape import ShapeFamily
 from sweeps import store
-from sweeps.data import prepare_data, usable_tokens
+from sweeps.data import EXTERNAL, prepare_data, usable_tokens
 from sweeps.design import FEW_STEPS, Cell, Design, OptimumRule, extend, isoflop_design
 from sweeps.engines.base import Engine, Task, failures
 from sweeps.engines.local import LocalEngine
@@ -120,6 +120,11 @@ def run(
     """
     began = time.monotonic()
     engine = engine or LocalEngine(workers, runner)
+    if sweep.data.sha256.startswith(EXTERNAL) and engine.name != "external":
+        raise ScalingError(
+            f"{sweep.folder}: only an external trainer has its data ({sweep.data.source}); "
+            "use --engine external."
+        )
     ran = 0
     while True:
         sweep = store.create(sweep.folder, sweep.design, sweep.recipe, sweep.data)

@@ -14,7 +14,7 @@ from scaling.errors import UsageError
 if TYPE_CHECKING:
     from sweeps.engines.base import Engine
 
-ENGINES = ("local", "slurm")
+ENGINES = ("local", "slurm", "external")
 
 EngineName = Annotated[str, typer.Option("--engine", help=f"Where runs go: {', '.join(ENGINES)}.")]
 Workers = Annotated[
@@ -23,6 +23,10 @@ Workers = Annotated[
 ]
 Detach = Annotated[
     bool, typer.Option("--detach", help="Slurm: submit and return; the same command waits for the results.")
+]
+Results = Annotated[
+    Path | None,
+    typer.Option("--results", help="External: table of results (columns cell, loss) to take in."),
 ]
 Partition = Annotated[str | None, typer.Option("--slurm-partition", help="Slurm: partition.")]
 Account = Annotated[str | None, typer.Option("--slurm-account", help="Slurm: account that pays.")]
@@ -54,7 +58,7 @@ def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in arguments.items()
-        if key.startswith("slurm_") or key == "detach"
+        if key.startswith("slurm_") or key in ("detach", "results")
         if value not in (None, False, [])
     }
 
@@ -65,6 +69,14 @@ def engine_of(name: str, home: Path, workers: int | None, options: Mapping[str, 
         near = difflib.get_close_matches(name, ENGINES, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(ENGINES)}."
         raise UsageError(f"--engine {name}: no such engine; {hint}")
+    owner = {option: "external" if option == "results" else "slurm" for option in options}
+    for option, engine in owner.items():
+        if engine != name:
+            raise UsageError(f"--{option.replace('_', '-')} is for --engine {engine}, not {name}.")
+    if name == "external":
+        from sweeps.engines.external import ExternalEngine
+
+        return ExternalEngine(home, options.get("results"))
     if name == "slurm":
         from sweeps.engines.slurm import SlurmEngine
         from sweeps.engines.slurm_script import SlurmOptions
@@ -73,8 +85,6 @@ def engine_of(name: str, home: Path, workers: int | None, options: Mapping[str, 
         short = {key.removeprefix("slurm_"): value for key, value in options.items()}
         values = {renamed.get(key, key): _plain(value) for key, value in short.items()}
         return SlurmEngine(home, SlurmOptions(parallel=workers, **values))
-    for option in options:
-        raise UsageError(f"--{option.replace('_', '-')} is for --engine slurm, not {name}.")
     from sweeps.engines.local import LocalEngine
 
     return LocalEngine(workers)

@@ -26,6 +26,7 @@ def command(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of the planned size, to measure chance.")] = 2,
     workers: engines.Workers = None,
     engine: engines.EngineName = "local",
+    results: engines.Results = None,
     detach: engines.Detach = False,
     slurm_partition: engines.Partition = None,
     slurm_account: engines.Account = None,

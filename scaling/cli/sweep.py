@@ -34,6 +34,7 @@ def command(
     recipe: Annotated[Path | None, typer.Option(help="JSON file with fields of the training recipe.")] = None,
     workers: engines.Workers = None,
     engine: engines.EngineName = "local",
+    results: engines.Results = None,
     detach: engines.Detach = False,
     slurm_partition: engines.Partition = None,
     slurm_account: engines.Account = None,
@@ -132,6 +133,8 @@ def show_done(done: dict[str, Any]) -> None:
         print(f"note: {note}")
     if done["diverged"]:
         print(f"diverged: {', '.join(done['diverged'])}")
+    if done["waiting"]:
+        print(f"{done['waiting']} runs are with the {done['engine']} engine; the same command goes on.")
     print(
         f"{done['done']} of {done['cells']} runs done ({done['ran']} of them now, "
         f"{format_duration(done['time_s'])}); table: {done['runs']}"
