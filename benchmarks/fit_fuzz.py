@@ -40,7 +40,9 @@ import pandas as pd
 from scaling.errors import ScalingError
 from scaling.files import dumps
 from scaling.laws.certificate import GRADIENT
+from scaling.laws.estimate import FREE
 from scaling.laws.fit import Fit, fit
+from scaling.laws.intervals import SPARE
 from scaling.laws.surface import PNormLaw
 from scaling.planner import plan_fit
 from scaling.runs import Runs, read_runs
@@ -300,7 +302,8 @@ def doubts(found: Fit, runs: Runs, table: Table, weighted: bool) -> str:
         return "a loss between two runs outside of theirs"
     left = np.abs(np.log(loss / seen))
     scale = max(1.4826 * float(np.median(left)), 1e-7)
-    if not weighted and not scale / 2 <= found.noise <= max(3 * math.sqrt(len(n)) * scale, EXACT):
+    spare = len(n) - sum(FREE[found.settings["family"]]) >= SPARE  # with fewer rows more is claimed, rightly
+    if not weighted and spare and not scale / 2 <= found.noise <= max(3 * math.sqrt(len(n)) * scale, EXACT):
         return f"a residual scale {'smaller' if found.noise < scale else 'larger'} than that of the residuals"
     best, best_lo, best_hi = (float(v) for v in found.n_opt(found.c_max_6nd))
     if not 0 < best_lo <= best <= best_hi < math.inf:

@@ -224,7 +224,8 @@ def _minimise(
         )
         better = (then.value < now.value) & (promise < 0)
         # How much of the promised decrease came true decides the damping: a quadratic gives one half.
-        ratio = (now.value - then.value) / np.maximum(-promise, 1e-300)
+        with np.errstate(over="ignore"):
+            ratio = (now.value - then.value) / np.maximum(-promise, 1e-300)
         factor = np.select([~better, ratio < 0.2, ratio < 0.4], [4.0, 2.0, 1.0], 0.1)
         mu[live] = np.where(better, mu[live] * factor, np.maximum(mu[live] * 4.0, 1e-6))
         mu[live[mu[live] < 1e-8]] = 0.0

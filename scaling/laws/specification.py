@@ -2,12 +2,14 @@
 
 Choices (a choice with a single possible value on this table is left out):
 
-    estimator  p-norm law with the default prior; p-norm and Chinchilla laws of the data alone; a parabola or
-               a cubic per budget (those have no loss function and no E)
+    estimator  one surface with the default prior, or of the data alone; a parabola or a cubic per budget
+               (those have no family, no loss function and no E)
+    family     of the surface: p-norm, Chinchilla (g = 1), Kaplan (E = 0, g = beta); a form that misses the
+               rows by over 3% and three times as far as the reference is no choice to defend, and is left out
     loss       of log residuals: Huber at 1.345 robust scales; Huber at 1e-3 (Hoffmann et al. 2022); squares
     count      which parameters N counts, as far as the table's columns allow
     flops      6 N D in that count, and each count of FLOPs that the table brings
-    E          free, or pinned to the value of the reference fit
+    E          free, or pinned to the value of the reference fit (Kaplan's form has none)
     runs       all; without the cheapest budget; without the dearest
 
 Every plan is expressed in total parameters and tokens, so that they compare: N of another count goes to
@@ -39,14 +41,16 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "scaling/specification", 1
 TARGET = 10.0
-CHOICES = ("estimator", "loss", "count", "flops", "E", "runs")
-SHRUNK, FREE, CHINCHILLA, PARABOLA, CUBIC = (
-    "p-norm, prior", "p-norm, data alone", "Chinchilla, data alone",
-    "parabola per budget", "cubic per budget",
+CHOICES = ("estimator", "family", "loss", "count", "flops", "E", "runs")
+SHRUNK, ALONE, PARABOLA, CUBIC = (
+    "surface, prior", "surface, data alone", "parabola per budget", "cubic per budget",
 )  # fmt: skip
+FAMILY = {"p-norm": "pnorm", "Chinchilla": "chinchilla", "Kaplan": "kaplan"}
 LOSSES: dict[str, float | None] = {"Huber, robust scale": None, "Huber 1e-3": 1e-3, "squares": 10.0}
 ALL_RUNS = "all"
+PINNED = "pinned"
 NONE = "-"  # a choice that does not arise
+FAR, FARTHER = 0.03, 3.0  # residual scale of log loss, and over the reference's, of a form not to defend
 PIN = 1e-4  # sd of ln E that pins it
 REACH = math.log(1e4)  # a plan further than this from the reference is no plan but a failed fit
 
@@ -56,6 +60,7 @@ class Plan:
     """One specification; `params` counts every parameter. `waste` is by the reference law, 6 N D."""
 
     estimator: str
+    family: str
     loss: str
     count: str
     flops: str
@@ -107,10 +112,10 @@ def specification(runs: Runs, target: float | None = None) -> Specification:
     for kept, subset in _subsets(runs):
         for count in dict.fromkeys(count for count, _ in accounts):
             mine = {flops: account for (c, flops), account in accounts.items() if c == count}
-            for estimator, loss, pinned, solved in _solutions(subset, count, first.law.E):
+            for estimator, family, loss, pinned, solved in _solutions(subset, count, first):
                 for flops, account in mine.items():
                     budget = account.c[0] + account.c[1] * math.log(best_n) + math.log(best_d)
-                    where = f"{estimator}; {loss}; {count}; {flops}; E {pinned}; runs: {kept}"
+                    where = f"{estimator}; {family}; {loss}; {count}; {flops}; E {pinned}; runs: {kept}"
                     if isinstance(solved, str):
                         failed.append((where, solved))
                         break
@@ -120,10 +125,10 @@ def specification(runs: Runs, target: float | None = None) -> Specification:
                         continue
                     n, d = found
                     lost = max(float(waste(first.law, n, d)), 0.0)
-                    plans.append(Plan(estimator, loss, count, flops, pinned, kept, n, d, lost))
+                    plans.append(Plan(estimator, family, loss, count, flops, pinned, kept, n, d, lost))
     plans.sort(key=lambda p: p.params)
     reference = Plan(
-        SHRUNK, next(iter(LOSSES)), "total", "6nd", "free", ALL_RUNS, best_n, best_d, 0.0,
+        SHRUNK, next(iter(FAMILY)), next(iter(LOSSES)), "total", "6nd", "free", ALL_RUNS, best_n, best_d, 0.0,
     )  # fmt: skip
     named = {
         "params": [p.params for p in plans],
@@ -165,28 +170,34 @@ _Bands = list[tuple[float, float]]  # (ln N, ln D) of the minima, budgets ascend
 Solved = PNormLaw | _Bands | str
 
 
-def _solutions(runs: Runs, count: str, pinned_e: float) -> Iterator[tuple[str, str, str, Solved]]:
-    """(estimator, loss, E, law or minima or why not) of one table in one count."""
+def _solutions(runs: Runs, count: str, first: Estimate) -> Iterator[tuple[str, str, str, str, Solved]]:
+    """(estimator, family, loss, E, law or minima or why not) of one table in one count."""
     rows, _ = rows_of(runs, count)
-    smallest = float(rows.loss.min())
+    smallest, pinned_e = float(rows.loss.min()), first.law.E
+    most = max(FARTHER * first.sigma, FAR)
     off = Prior(exponent_sd=None, difference_sd=None, log_g_sd=None, e_share=pinned_e / smallest, e_sd=PIN)
     held = Prior(e_share=pinned_e / smallest, e_sd=PIN)
     can_pin = 0 < pinned_e < smallest
-    for name, family, prior, pinned in (
-        (SHRUNK, "pnorm", Prior(), held),
-        (FREE, "pnorm", None, off),
-        (CHINCHILLA, "chinchilla", None, off),
-    ):
-        for loss, delta in LOSSES.items():
-            yield name, loss, "free", _surface(rows, family, prior, delta, runs.source)
-            if can_pin:
-                yield name, loss, "pinned", _surface(rows, family, pinned, delta, runs.source)
-    for name, method in ((PARABOLA, "quadratic"), (CUBIC, "cubic")):
-        yield name, NONE, NONE, _minima(runs, count, method)
+    for estimator, prior, pinned in ((SHRUNK, Prior(), held), (ALONE, None, off)):
+        for name, family in FAMILY.items():
+            for loss, delta in LOSSES.items():
+                has_e = family != "kaplan"
+                free = _surface(rows, family, prior, delta, runs.source, most)
+                yield estimator, name, loss, "free" if has_e else NONE, free
+                if can_pin and has_e:
+                    yield (
+                        estimator,
+                        name,
+                        loss,
+                        PINNED,
+                        _surface(rows, family, pinned, delta, runs.source, most),
+                    )
+    for estimator, method in ((PARABOLA, "quadratic"), (CUBIC, "cubic")):
+        yield estimator, NONE, NONE, NONE, _minima(runs, count, method)
 
 
 def _surface(
-    rows: Rows, family: str, prior: Prior | None, delta: float | None, source: str
+    rows: Rows, family: str, prior: Prior | None, delta: float | None, source: str, most: float
 ) -> PNormLaw | str:
     try:
         certify.refuse_unfit(rows, family, source)
@@ -198,6 +209,8 @@ def _surface(
         return "the fit did not converge"
     if found.solution.at_bound[found.best][3:5].any():
         return "alpha or beta ends at a bound"
+    if found.sigma > most:
+        return f"the form misses the rows by {found.sigma:.1%}"
     try:
         return found.law
     except ScalingError as error:  # amplitudes beyond floating point
@@ -243,12 +256,15 @@ def _plan(
 def _drivers(plans: list[Plan]) -> tuple[dict[str, Any], ...]:
     """Per choice: its share of the variance of ln N (between its values' means), and the medians per value.
 
-    Only surfaces have a loss and an E, so every choice but the estimator is judged among the surfaces,
-    where the combinations are (but for failures) complete and the shares of the main effects add up.
+    Only surfaces have a family, a loss and an E, and Kaplan's has no E: every choice is judged among the
+    plans where it arises, E among those that could pin it, and every choice but E and the estimator among
+    surfaces of free E, where the combinations are (but for failures) complete.
     """
     out = []
     for choice in CHOICES:
-        judged = plans if choice == "estimator" else [p for p in plans if p.loss != NONE]
+        judged = plans if choice == "estimator" else [p for p in plans if getattr(p, choice) != NONE]
+        if choice != "E":
+            judged = [p for p in judged if p.E != PINNED]
         values: dict[str, list[float]] = {}
         for plan in judged:
             values.setdefault(getattr(plan, choice), []).append(math.log(plan.params))
