@@ -83,6 +83,7 @@ def test_explain_is_a_waterfall_that_sums_to_the_step(estimate):
     status, out, _ = estimate(ROW, "--explain")
     assert status == 0
     assert all(word in out for word in ("matmul", "attention", "stragglers", "model_causal"))
+    assert "pipeline" not in out, "terms of nothing are left out"
     status, out, _ = estimate(ROW, "--explain", "--json")
     found = json.loads(out)
     assert sum(term["seconds"] for term in found["terms"]) == pytest.approx(found["step_time_s"], rel=1e-9)
@@ -97,6 +98,11 @@ def test_probes_move_the_estimate_towards_the_measurement(estimate):
     assert one(estimate, elsewhere, probes=slow) == one(estimate, elsewhere), (
         "one chip says nothing of another"
     )
+
+
+def test_a_layout_that_does_not_fit_is_said_to(estimate):
+    found = one(estimate, ROW | {"n_chips": 1, "fsdp": 1})
+    assert found["bytes_per_device"] > 80e9 and any("memory:" in note for note in found["notes"])
 
 
 def test_probes_without_a_measurement_are_refused(estimate):
