@@ -19,8 +19,7 @@ from scaling.laws.surface import FAMILIES, PNormLaw
 from scaling.runs import Runs
 
 EXACT = 1e-9
-# Below, the free norm makes a valley too flat for the solver's steps: see the second test.
-LEAST = {"chinchilla": 0.1, "kaplan": 0.1, "pnorm": 0.2}
+LEAST = 0.1
 
 
 @st.composite
@@ -64,7 +63,7 @@ def worst(found: PNormLaw, law: PNormLaw, flops: np.ndarray) -> float:
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_the_optimum_is_exact_for_any_law_and_any_bracketing_grid(family, data):
-    law, flops = data.draw(laws(family, LEAST[family]))
+    law, flops = data.draw(laws(family, LEAST))
     _, error = recovered(law, *data.draw(grids(law, flops)))
     assert error < EXACT
 

@@ -24,6 +24,7 @@ from scaling.laws.varpro import E_SHARES, NORMS, starts
 HUBER = 1.345  # delta in units of the residual scale
 FEW_STEPS = 1000  # shorter runs have not left the warm-up regime: flagged and down-weighted
 MANY = 1000  # rows above which the starts come from a part of the table
+LONGEST = 2000  # Newton steps of a best start that has not converged
 SIGMA_FLOOR = 1e-7  # log loss; below it the data are noiseless to this code
 NAMES = ("E", "A", "B", "alpha", "beta", "g")
 STARTS = {"pnorm": 8, "chinchilla": 4, "kaplan": 4}
@@ -270,4 +271,17 @@ def _data_alone(
         used, sigma = sigma, robust_scale(model(problem, best)[0] - problem.z, row_weights, parameters)
     if delta is None:
         sigma = used
-    return problem, best, solution, sigma
+    solution = _finished(problem, solution, weights)
+    return problem, solution.theta[int(np.argmin(solution.value))], solution, sigma
+
+
+def _finished(problem: Problem, solution: Solution, weights: Floats) -> Solution:
+    """The solution with its best start brought to its end: small exponents make valleys of 1000 steps."""
+    best = int(np.argmin(solution.value))
+    if solution.converged[best]:
+        return solution
+    longer = minimise(problem, solution.theta[best : best + 1], weights, max_iterations=LONGEST)
+    fields = {f.name: getattr(solution, f.name).copy() for f in dataclasses.fields(Solution)}
+    for name, values in fields.items():
+        values[best] = getattr(longer, name)[0]
+    return Solution(**fields)
