@@ -6,6 +6,8 @@
 # (or: make quickstart PYTHON=/path/to/python3.12) and installs the locked versions of requirements/.
 # A second call installs nothing until pyproject.toml or requirements/ change.
 
+# What the tests are given; `make test EXTRAS=dev,export` adds transformers and torch, a gigabyte.
+EXTRAS ?= dev
 VENV ?= .venv
 PYTHON ?=
 OUT ?= quickstart
@@ -19,7 +21,7 @@ install = { $(BIN)/python -c pass 2>/dev/null || \
 	{ echo "error: $(BIN)/python does not run; remove $(VENV) and repeat" >&2; exit 1; }; } && \
 	echo "installing $(1) into $(VENV)" && \
 	lock=requirements/py`$(BIN)/python -c 'import sys; print("%d%d" % sys.version_info[:2])'`.txt && \
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c $$lock -e '$(1)'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c $$lock -c requirements/export.txt -e '$(1)'
 
 .PHONY: help quickstart test lint lock clean
 
@@ -29,10 +31,10 @@ help:
 quickstart: $(VENV)/.installed
 	@$(BIN)/scaling quickstart --out $(OUT)
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-$(EXTRAS)
 	@$(BIN)/python -m pytest $(PYTEST)
 
-lint: $(VENV)/.installed-dev
+lint: $(VENV)/.installed-$(EXTRAS)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 # Resolve the newest versions for the environment's Python and write them down; run the tests before committing them.
@@ -56,6 +58,6 @@ $(VENV)/.installed: $(BIN)/pip pyproject.toml $(LOCKS)
 	@$(call install,.)
 	@touch $@
 
-$(VENV)/.installed-dev: $(BIN)/pip pyproject.toml $(LOCKS)
-	@$(call install,.[dev])
+$(VENV)/.installed-$(EXTRAS): $(BIN)/pip pyproject.toml $(LOCKS)
+	@$(call install,.[$(EXTRAS)])
 	@touch $@ $(VENV)/.installed

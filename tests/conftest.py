@@ -50,6 +50,7 @@ PARTS: dict[str, Callable[[], str | None]] = {
     "notebooks": _modules("nbclient", "nbformat", "jupytext", "ipykernel"),
     "slurm": _program("sbatch"),
     "ray": _modules("ray"),
+    "export": _modules("transformers", "torch", "safetensors"),
     "browser": _program("chromium", "chromium-browser", "google-chrome", "firefox"),
     "lint": _modules("ruff", "mypy"),
 }

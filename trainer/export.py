@@ -227,7 +227,7 @@ def card(model: Model, config: dict[str, Any], end: str) -> str:
     return f"""# {origin.get("name", "model")}
 
 A `{config["model_type"]}` model of {s.params():,} parameters ({s.layers} layers, width {s.width}), exported
-by `scaling export`. Trained on {origin.get("tokens", 0):,} tokens of the data set {origin.get("data_sha256")}.
+by `scaling export`. Trained on {origin.get("tokens", 0):,} tokens of the data {origin.get("data_sha256")}.
 
 - Context: {model.seq} tokens. The model has not seen longer ones.
 - A document begins after `{end}`, which closed the one before it: put its id (bos_token_id) first.

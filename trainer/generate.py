@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from jax import Array
 
 from scaling.errors import UsageError
 from scaling.shape import Shape
-from trainer.model import RMS_EPS, Params, rope_tables, rotate, silu
+from trainer.model import RMS_EPS, Params, abstract_params, rope_tables, rotate, silu
 from trainer.weights import Model
 
 
@@ -89,7 +90,10 @@ def generate(
     window, length = np.zeros(model.seq, np.int32), len(ids) - context_start(len(ids), model.seq)
     window[:length] = ids[len(ids) - length :]
     begin = time.perf_counter()
-    run = _program(model, capacity(tokens), sampling)
+    symbols = model.tokenizer.vocab_size
+    candidates = 1 if sampling.temperature == 0 else min(sampling.top_k or symbols, symbols)
+    end = model.tokenizer.end_of_document
+    run = _program(Settings(model.shape, model.dtype, model.seq, capacity(tokens), candidates, symbols, end))
     ready = time.perf_counter()
     drawn, count = run(
         jax.tree.map(jnp.asarray, model.params),
@@ -102,7 +106,7 @@ def generate(
     )
     found = np.asarray(drawn)[: int(count)]
     done = time.perf_counter()
-    ended = len(found) > 0 and found[-1] == model.tokenizer.end_of_document
+    ended = len(found) > 0 and found[-1] == end
     found = found[:-1] if ended else found
     return Generation(ids, found, model.tokenizer.decode(found), bool(ended), done - ready, ready - begin)
 
@@ -137,17 +141,14 @@ def capacity(tokens: int) -> int:
     return max(256, 1 << (tokens - 1).bit_length())
 
 
-def _program(model: Model, room: int, sampling: Sampling) -> Any:
-    """The compiled program of `decode` for this model, at most `room` tokens, and these many candidates."""
-    symbols = model.tokenizer.vocab_size
-    candidates = 1 if sampling.temperature == 0 else min(sampling.top_k or symbols, symbols)
-    params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), model.params)
+@lru_cache(maxsize=16)
+def _program(settings: Settings) -> Callable:
+    """`decode` compiled, once per process; any prompt, length, seed, temperature and top-p run through it."""
+    shape = settings.shape
+    window, whole = jax.ShapeDtypeStruct((settings.seq,), jnp.int32), jax.ShapeDtypeStruct((), jnp.int32)
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
-    settings = Settings(
-        model.shape, model.dtype, model.seq, room, candidates, symbols, model.tokenizer.end_of_document
-    )
-    window, whole = jax.ShapeDtypeStruct((model.seq,), jnp.int32), jax.ShapeDtypeStruct((), jnp.int32)
-    return decode.lower(settings, params, window, whole, whole, jax.random.key(0), scalar, scalar).compile()
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return decode.lower(settings, abstract_params(shape), window, whole, whole, key, scalar, scalar).compile()
 
 
 class Settings(NamedTuple):

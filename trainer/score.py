@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from scaling.errors import ScalingError, UsageError
+from scaling.shape import Shape
 from trainer.loss import token_losses
+from trainer.model import Params
 from trainer.sources import LONGEST, Document, Excluded, file_documents, list_files, open_unpacked
 from trainer.weights import Model
 
@@ -123,11 +127,10 @@ def score(
     nats: list[list[float]] = [[] for _ in encoded]
     rows = max(1, min(MOST_ROWS, LOGITS_AT_ONCE // (model.seq * model.shape.vocab)))
     params = jax.tree.map(jnp.asarray, model.params)
-    program = jax.jit(lambda params, ids: token_losses(model.shape, params, ids, model.dtype)[0])
     for at in range(0, len(windows), rows):
         batch = windows[at : at + rows]
         ids = np.stack([*(w.ids for w in batch), *[batch[0].ids] * (rows - len(batch))])
-        for window, values in zip(batch, np.asarray(program(params, ids))):
+        for window, values in zip(batch, np.asarray(_nats(model.shape, model.dtype, params, ids))):
             nats[window.document].append(math.fsum(values[window.first : window.last].tolist()))
         if report is not None:
             report(at + len(batch), len(windows))
@@ -137,6 +140,11 @@ def score(
         for (document, ids), parts in zip(encoded, nats)
     )
     return Score(tuple(scored), model.seq, stride)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _nats(shape: Shape, dtype: str, params: Params, ids: Array) -> Array:
+    return token_losses(shape, params, ids, dtype)[0]
 
 
 def _encode(

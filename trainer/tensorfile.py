@@ -57,10 +57,10 @@ def write_tensors(path: str | Path, tensors: Iterable[Tensor], metadata: Mapping
                     digest.update(part)
                     stream.write(part)
                 for tensor in tensors:
-                    array = np.ascontiguousarray(tensor.make(), "<f4")
+                    array = np.asarray(tensor.make(), "<f4", order="C")
                     if array.shape != tensor.shape:
                         raise ValueError(f"{tensor.name} has shape {array.shape}, not {tensor.shape}.")
-                    flat = memoryview(array).cast("B") if array.size else b""
+                    flat = array.reshape(-1).view(np.uint8).data
                     digest.update(flat)
                     stream.write(flat)
                 stream.flush()
