@@ -35,7 +35,7 @@ from trainer.programs import fresh_state, lower_train
 CALL_S = 0.15  # a call takes about this long
 CHUNK = 64  # but makes no more steps than this
 FEWEST = 4  # nor fewer than this
-ROUNDS, QUICK_ROUNDS = 7, 5
+ROUNDS, QUICK_ROUNDS = 7, 4
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,15 @@ def ladder(device: str, quick: bool = False) -> tuple[Probe, ...]:
     if device == "cpu":
         rows = [
             (32, 2, 64, 4, 256),
-            (64, 4, 128, 2, 1024),
-            (128, 3, 256, 4, 256),
+            (128, 2, 256, 4, 256),
             (256, 2, 128, 2, 1024),
+            (64, 3, 128, 2, 1024),
             (64, 2, 64, 16, 256),
             (128, 2, 64, 4, 4096),
-            (192, 4, 64, 8, 512),
+            (192, 5, 64, 4, 512),
             (384, 2, 64, 8, 512),
         ]
-        return tuple(probe(*row) for row in (rows[:4] if quick else rows))
+        return tuple(probe(*row) for row in (rows[:3] if quick else rows))
     rows = [
         (256, 4, 512, 8, 4096),
         (512, 8, 1024, 8, 4096),

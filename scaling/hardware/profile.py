@@ -34,7 +34,7 @@ FORMAT = "scaling/profile"
 VERSION = 1
 NOISE = 0.05  # log error expected of one timing and of the model together, before the rows speak
 NOISE_ROWS = 4.0  # how many rows that expectation is worth
-QUANTILE = 1.645  # of a normal: 90% of new workloads within
+QUANTILE = 1.645  # of a normal: 90% within
 
 
 class Seconds(NamedTuple):
@@ -166,20 +166,23 @@ def terms(w: Workload, micro_steps: int = 1, recompute: bool = False) -> np.ndar
 
 @dataclass(frozen=True)
 class Roofline:
-    """Fitted coefficients (logarithms, in the order of `TERMS`), their covariance and the noise."""
+    """Fitted coefficients (logarithms, in the order of `TERMS`), their covariance, the noise of one
+    step time and the rows that the noise is known from.
+    """
 
     log_costs: np.ndarray
     covariance: np.ndarray
     noise: float
-    largest: np.ndarray
-    smallest: np.ndarray
+    freedom: float
 
     def predict(self, counts: np.ndarray) -> Seconds:
         parts = np.exp(self.log_costs) * counts
         total = float(parts.sum())
         slope = parts / total
         deviation = math.sqrt(float(slope @ self.covariance @ slope) + self.noise**2)
-        ratio = math.exp(QUANTILE * deviation)
+        # Student's t: the noise itself is known from a few rows only (first term of its expansion).
+        quantile = QUANTILE + (QUANTILE**3 + QUANTILE) / (4 * self.freedom)
+        ratio = math.exp(quantile * deviation)
         return Seconds(total, total / ratio, total * ratio)
 
     def shares(self, counts: np.ndarray) -> dict[str, float]:
@@ -236,10 +239,9 @@ def fit_roofline(
     covariance = np.linalg.inv(hessian)
     # Rows that the fit spent on coefficients leave no residual: count what is left of them.
     spent = len(theta) - float(np.trace(covariance @ np.diag(spread**-2.0)))
-    noise = math.sqrt(squares / (NOISE_ROWS + max(1.0, len(seconds) - spent)))
-    return Roofline(
-        theta, covariance * max(1.0, noise / NOISE) ** 2, noise, counts.max(axis=0), counts.min(axis=0)
-    )
+    freedom = NOISE_ROWS + max(0.0, len(seconds) - spent)
+    noise = math.sqrt(squares / freedom)
+    return Roofline(theta, covariance * max(1.0, noise / NOISE) ** 2, noise, freedom)
 
 
 REQUIRED: dict[str, type | tuple[type, ...]] = {
