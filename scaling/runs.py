@@ -105,7 +105,7 @@ class Runs:
         has = set(self.table.columns)
         if count == "non-embedding":
             if "params_non_embedding" in has:
-                return self.column("params_non_embedding")
+                return self._positive(self.column("params_non_embedding"), count)
             if {"params_embedding", "params_head"} <= has:
                 value = self.column("params") - self.column("params_embedding") - self.column("params_head")
                 return self._positive(value, count)
@@ -117,7 +117,8 @@ class Runs:
                 tied = self.column("params_head") == 0 if "params_head" in has else np.zeros(len(value), bool)
                 return self._positive(np.where(tied, value, value - table), count)
             if {"params_non_embedding", "params_head"} <= has:
-                return self.column("params_non_embedding") + self.column("params_head")
+                value = self.column("params_non_embedding") + self.column("params_head")
+                return self._positive(value, count)
         else:
             raise ScalingError(f"unknown parameter count {count!r}; known are {', '.join(COUNTS)}.")
         raise ScalingError(
@@ -126,11 +127,12 @@ class Runs:
         )
 
     def _positive(self, value: Floats, count: str) -> Floats:
-        if (value <= 0).any():
-            line = self.lines[int(np.argmax(value <= 0))]
+        bad = ~(value > 0)  # a cell that is missing is no number, and not positive either
+        if bad.any():
+            line = self.lines[int(np.argmax(bad))]
             raise ScalingError(
                 f"{self.source}, line {line}: no parameters are left when counted as {count!r}; check the"
-                " columns params, params_embedding and params_head."
+                " columns params, params_non_embedding, params_embedding and params_head."
             )
         return value
 

@@ -39,7 +39,7 @@ def test_no_choice_moves_the_plan_of_an_exact_symmetric_law():
     found = specification(sweep())
     assert {p.estimator for p in found.plans} == {SHRUNK, ALONE, PARABOLA, CUBIC}
     assert {p.family for p in found.plans} == {"p-norm", "Chinchilla", "Kaplan", "-"}
-    assert all("Kaplan" in where and "misses" in why for where, why in found.failed)
+    assert all("Kaplan" in where for where, _ in found.failed)
     assert {p.runs for p in found.plans} == {
         "all",
         "without the cheapest budget",

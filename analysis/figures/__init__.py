@@ -7,20 +7,28 @@ the sweep gave them.
 """
 
 from analysis.figures.allocation import optimum_against_compute, surface_contours
+from analysis.figures.backtest import backtest_drift
+from analysis.figures.choices import specification_curve
 from analysis.figures.confirmation import confirmation
+from analysis.figures.gain import effective_compute
 from analysis.figures.isoflop import isoflop_curves
+from analysis.figures.laws import laws_compared
 from analysis.figures.overview import outcomes_by_seed, overview
 from analysis.figures.prediction import loss_frontier, predicted_against_actual
 from analysis.figures.training import training_curves
 
 __all__ = [
+    "backtest_drift",
     "confirmation",
+    "effective_compute",
     "isoflop_curves",
+    "laws_compared",
     "loss_frontier",
     "optimum_against_compute",
     "outcomes_by_seed",
     "overview",
     "predicted_against_actual",
+    "specification_curve",
     "surface_contours",
     "training_curves",
 ]

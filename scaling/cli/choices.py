@@ -22,6 +22,9 @@ def command(
         typer.Option("--target", help="FLOPs (6 N D, all parameters); default 10x the largest run."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write every plan here (JSON).")] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", help="Draw the specification curve here (.svg, .png or .pdf).")
+    ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad rows out; they are listed.")
     ] = False,
@@ -29,7 +32,7 @@ def command(
 ) -> None:
     """Show how the plan depends on the analyst's choices.
 
-    The specification curve: estimator, loss function, count of parameters, count of FLOPs, E free or
+    The specification curve: estimator, family of the law, loss function, count of parameters, count of FLOPs, E free or
     pinned, runs left out; every combination gives a plan, and the choice that moves it most is named.
     """
     from scaling.files import write_json
@@ -37,6 +40,7 @@ def command(
     from scaling.quantities import parse_flops
     from scaling.runs import read_runs
 
+    output.check_figure(figure)
     aim = None if target is None else parse_flops(target, "--target")
     table = read_runs(runs, skip_bad=skip_bad)
     for line, reason in table.bad:
@@ -44,10 +48,15 @@ def command(
     result = specification(table, aim)
     if out is not None:
         write_json(out, result.to_dict())
-    output.emit(result.to_dict(), as_json, lambda: _show(result, out))
+    if figure is not None:
+        from analysis.figures import specification_curve
+        from analysis.style import write_figure
+
+        write_figure(specification_curve(result), figure)
+    output.emit(result.to_dict(), as_json, lambda: _show(result, out, figure))
 
 
-def _show(result: Specification, out: Path | None) -> None:
+def _show(result: Specification, out: Path | None, figure: Path | None) -> None:
     from scaling.quantities import format_count, format_flops, format_percent
 
     rows = []
@@ -86,8 +95,9 @@ def _show(result: Specification, out: Path | None) -> None:
     if result.failed:
         where, why = result.failed[0]
         print(f"{len(result.failed)} combinations gave no plan, such as {where}: {why}")
-    if out is not None:
-        print(f"written: {out}")
+    for path in (out, figure):
+        if path is not None:
+            print(f"written: {path}")
 
 
 def _histogram(values: list[float]) -> list[tuple[float, int]]:

@@ -22,6 +22,9 @@ def command(
     bootstrap: Annotated[int, typer.Option("--bootstrap", help="Bootstrap draws.")] = 200,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Write the result here (JSON).")] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", help="Draw both frontiers here (.svg, .png or .pdf).")
+    ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad rows out; they are listed.")
     ] = False,
@@ -44,6 +47,7 @@ def command(
         raise UsageError(f"--bootstrap must be at least 20, not {bootstrap}.")
     if seed < 0:
         raise UsageError(f"--seed must be zero or more, not {seed}.")
+    output.check_figure(figure)
     tables = []
     for path in (a, b):
         tables.append(read_runs(path, skip_bad=skip_bad))
@@ -52,10 +56,16 @@ def command(
     result = gain(tables[0], tables[1], count, bootstrap, seed)
     if out is not None:
         write_json(out, result.to_dict())
-    output.emit(result.to_dict(), as_json, lambda: _show(result, out))
+    if figure is not None:
+        from analysis.figures import effective_compute
+        from analysis.style import write_figure
+
+        drawn = effective_compute(result, *tables, names=(f"A, {a.stem}", f"B, {b.stem}"))
+        write_figure(drawn, figure)
+    output.emit(result.to_dict(), as_json, lambda: _show(result, out, figure))
 
 
-def _show(result: Gain, out: Path | None) -> None:
+def _show(result: Gain, out: Path | None, figure: Path | None) -> None:
     from scaling.quantities import format_flops, format_percent
 
     print(
@@ -80,5 +90,6 @@ def _show(result: Gain, out: Path | None) -> None:
     print(
         f"residual scale {format_percent(result.noise)}; runs: {result.runs[0]} of A, {result.runs[1]} of B"
     )
-    if out is not None:
-        print(f"written: {out}")
+    for path in (out, figure):
+        if path is not None:
+            print(f"written: {path}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,6 +26,10 @@ def command(
     hyperparameters: Annotated[
         bool, typer.Option("--hyperparameters", help="List the laws for learning rate and batch instead.")
     ] = False,
+    figure: Annotated[
+        Path | None,
+        typer.Option("--figure", help="Draw the laws' plans, 1e18 to 1e27 FLOPs, here (.svg, .png or .pdf)."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List the published laws, with citations and conventions.
@@ -36,6 +42,7 @@ def command(
     from scaling.rivals import panel_row
 
     budget = parse_flops(flops, "--flops")
+    output.check_figure(figure)
     from scaling.errors import UsageError
 
     if hyperparameters:
@@ -55,11 +62,14 @@ def command(
         if name is not None:
             raise UsageError("--compare names its laws itself; leave the argument out.")
         wanted = [part.strip() for part in compare.split(",") if part.strip()]
-        result = trust({part: load_law(part) for part in wanted}, budget)
+        sources = {part: load_law(part) for part in wanted}
+        result = trust(sources, budget)
+        _draw(sources, figure)
         output.emit(result.to_dict(), as_json, lambda: _show_trust(result))
         return
     if name is not None:
         law = find_law(name)
+        _draw({law.name: law}, figure)
         content = law.to_dict() | {"at": {"flops": budget} | panel_row(law, budget)}
         shown = {
             "law": f"{law.name}: {law.title}",
@@ -89,6 +99,7 @@ def command(
         output.emit(content, as_json, lambda: output.facts(shown))
         return
 
+    _draw(LAWS, figure)
     rows = [panel_row(law, budget) | {"gives": law.gives, "title": law.title} for law in LAWS.values()]
 
     def render() -> None:
@@ -113,6 +124,14 @@ def command(
         output.console.print("`scaling laws NAME` shows the citation, the coefficients and the caveats.")
 
     output.emit({"flops": budget, "laws": rows}, as_json, render)
+
+
+def _draw(laws: Mapping[str, Any], figure: Path | None) -> None:
+    if figure is not None:
+        from analysis.figures import laws_compared
+        from analysis.style import write_figure
+
+        output.say(f"written: {write_figure(laws_compared(laws), figure)}")
 
 
 def _show_trust(result: Trust) -> None:

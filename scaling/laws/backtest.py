@@ -78,6 +78,7 @@ class Cut:
     exponent: float | None  # a of N_opt ~ C^a, of the data alone
     plan: Size | None
     rivals: tuple[RivalScore, ...]
+    held: tuple[tuple[float, float, float], ...]  # per held-out run: FLOPs, error, half-width of ln loss
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,7 @@ def _score(
         exponent=early.exponent(aim),
         plan=_size(early, whole, aim),
         rivals=tuple(against(rival, early, test, loss) for rival in rivals(train, early.count)),
+        held=tuple(zip(missed.flops.tolist(), error.tolist(), half.tolist(), strict=True)),
     )
     return scored, missed
 
