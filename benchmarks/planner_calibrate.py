@@ -44,7 +44,13 @@ def main() -> None:
     common = [e for e in seen if e["event"] in ("machine", "done")]
     timed = [e for e in seen if e["event"] == "timed"]
     truth = [e for e in timed if e["name"] in names]
+    # What a sweep says beforehand of a machine it has not seen run a cell (sweeps/timing.py).
+    blind = [shape_seconds(e) / e["step_time_s"] - 1 for e in truth]
     print(f"{common[0]['model']}, {common[-1]['processor_share']:.0%} of the core ours; processor time")
+    print(
+        f"the sweep's built-in table on the nine: mean {sum(map(abs, blind)) / len(blind):.1%}, "
+        f"worst {max(map(abs, blind)):.1%}"
+    )
     for kind, quick in (("full", False), ("quick", True)):
         kept = {p.name for p in ladder("cpu", quick)}
         profile = profile_of([common[0], *(e for e in timed if e["name"] in kept), common[-1]])
@@ -70,6 +76,16 @@ def main() -> None:
             f"its own rows, each from the others: mean {sum(others) / len(others):.1%}, "
             f"worst {max(others):.1%}"
         )
+
+
+def shape_seconds(event: dict) -> float:
+    """Seconds per step by the sweep's built-in table of one core's speed against width."""
+    from scaling.shape import Shape
+    from sweeps.timing import core_speed
+
+    shape = Shape(**event["shape"])
+    flops = shape.flops_per_token(event["seq"], "model_full")
+    return event["batch"] * event["seq"] * flops / core_speed(shape.width)
 
 
 if __name__ == "__main__":

@@ -63,9 +63,9 @@ def start(quick: bool, errors: Any) -> Any:
     import subprocess
     import sys
 
-    from sweeps.engines.slots import available_slots, worker_environment
+    from sweeps.engines.slots import worker_environment
 
-    slot = available_slots()[-1]  # the first core is where a system tends to be busy
+    slot = place()
     before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     try:
         if slot.core is not None and before is not None:
@@ -80,6 +80,25 @@ def start(quick: bool, errors: Any) -> Any:
     finally:
         if before is not None:
             os.sched_setaffinity(0, before)
+
+
+def place() -> Any:
+    """Where to measure: the device JAX was told to use, else an accelerator, else the last core.
+
+    The first core is where a system tends to be busy.
+    """
+    import os
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    from sweeps.engines.slots import Slot, available_slots
+
+    named = os.environ.get("JAX_PLATFORMS", "")
+    if named and not named.startswith("cpu"):
+        return Slot(named)
+    slot = available_slots()[-1]
+    tpu = find_spec("libtpu") and any(any(Path("/dev").glob(nodes)) for nodes in ("accel*", "vfio/[0-9]*"))
+    return Slot("tpu") if slot.core is not None and tpu and not named else slot
 
 
 def read_events(process: Any) -> Iterator[dict[str, Any]]:
