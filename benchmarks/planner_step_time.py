@@ -97,29 +97,47 @@ def probes(runs: Sequence[Run], count: int, draws: int = 20) -> None:
     )
 
 
+def informed(runs: Sequence[Run], constants: Constants) -> dict[str, float]:
+    """Share of what is known about each constant that the rows told, from 0 (the prior alone) to 1.
+
+    1 - posterior variance / prior variance in the linearised fit; the sum is the effective number of
+    constants fitted.
+    """
+    names = list(tables.table())
+    noise = np.array([RUN_NOISE if run.whole_run else FIT_NOISE for run in runs])
+
+    def logs(at: Constants) -> np.ndarray:
+        return np.log([seconds(*run.measured[:3], at) for run in runs]) / noise
+
+    centre, slopes = logs(constants), []
+    for name in names:
+        step = np.exp(1e-3 * tables.table()[name].spread)
+        moved = dataclasses.replace(constants, **{name: getattr(constants, name) * step})
+        slopes.append((logs(moved) - centre) / 1e-3)
+    matrix = np.array(slopes)
+    posterior = np.linalg.inv(matrix @ matrix.T + np.eye(len(names)))
+    return dict(zip(names, (1 - np.diag(posterior)).tolist(), strict=True))
+
+
 def write_constants(runs: Sequence[Run]) -> None:
     """Put the fitted values into constants.csv, and what they were fitted on into calibrated.csv."""
     constants = fit(runs)
-    start = tables.priors()
+    shares = informed(runs, constants)
     stream = io.StringIO()
     names = [field.name for field in dataclasses.fields(tables.Row)]
     writer = csv.DictWriter(stream, names, lineterminator="\n")
     writer.writeheader()
-    base = [run.measured for run in runs]
-    fitted = np.array([math.log(seconds(*row[:3], constants)) for row in base])
     for row in tables.table().values():
-        value = getattr(constants, row.name)
-        moved = dataclasses.replace(constants, **{row.name: value * 1.1})
-        reach = np.abs(np.array([math.log(seconds(*r[:3], moved)) for r in base]) - fitted)
-        touched = int((reach > 1e-4).sum())
-        used = f"{touched} published rows" if touched else "none: the prior"
-        value = float(f"{value:.4g}") if touched else getattr(start, row.name)
-        text = {key: f"{v:g}" for key, v in (("value", value), ("prior", row.prior), ("spread", row.spread))}
-        writer.writerow(dataclasses.asdict(row) | text | {"calibrated_on": used})
+        share = shares[row.name]
+        told = share >= 0.005
+        value = getattr(constants, row.name) if told else row.prior
+        numbers = {"value": f"{value:.4g}", "prior": f"{row.prior:g}", "spread": f"{row.spread:g}"}
+        used = f"{len(runs)} published rows: {share:.0%} of what is known" if told else "none: the prior"
+        writer.writerow(dataclasses.asdict(row) | numbers | {"calibrated_on": used})
     write_atomic(tables.FILE, stream.getvalue())
-    count = Counter((run.chip, run.row.layout.framework, run.framework) for run in runs)
-    lines = ["chip,framework,source,rows"]
-    lines += [f"{chip},{framework},{source},{n}" for (chip, framework, source), n in sorted(count.items())]
+    count = Counter((run.chip, run.row.layout.framework, run.framework, run.url.split()[0]) for run in runs)
+    lines = ["chip,framework,source,url,rows"]
+    lines += [",".join((*key, str(rows))) for key, rows in sorted(count.items())]
     write_atomic(tables.FILE.with_name("calibrated.csv"), "\n".join(lines) + "\n")
     tables.table.cache_clear()
     tables.calibrated.cache_clear()
@@ -143,6 +161,8 @@ def main() -> None:
         print(f"{len(published)} published rows, {len(published) - len(runs)} left out as doubtful")
         constants = tables.calibrated()
         print(line("priors alone", errors(runs, tables.priors())))
+        told = informed(runs, constants)
+        print(f"{sum(told.values()):.0f} of {len(told)} constants are effectively fitted")
         error = errors(runs, constants)
         print(line("calibrated, in sample", error))
         for group in (lambda run: run.chip, lambda run: run.framework):

@@ -39,6 +39,7 @@ class Run:
     chip: str
     framework: str  # as the source calls it
     doubt: str | None
+    url: str = ""
 
     @property
     def family(self) -> str:
@@ -115,7 +116,7 @@ def _run(line: dict[str, str], where: str) -> Run:
         fields |= {"sliding_window": 1024, "global_every": 4}
     row = parse_row(fields, where)
     seconds, doubt = _truth(line, row)
-    return Run(row, seconds, name, chip, source.split()[0], doubt or _doubt(line, row))
+    return Run(row, seconds, name, chip, source.split()[0], doubt or _doubt(line, row), line["source"])
 
 
 def _parallelism(text: str, chips: int) -> dict[str, Any]:

@@ -256,4 +256,6 @@ def test_a_row_fills_in_what_it_leaves_out():
     assert parse_row(fields | {"tensor": 8}, "row").layout == Layout(n_chips=64, fsdp=8, tensor=8)
     piped = parse_row(fields | {"pipeline": 4, "framework": "megatron"}, "row")
     assert piped.layout.interleave > 1 and "interleave" in piped.notes[0]
+    cores = parse_row(fields | {"fsdp": 16, "context": 8}, "row")
+    assert cores.layout == Layout(n_chips=64, fsdp=8, context=8) and "two devices a chip" in cores.notes[0]
     assert parse_row(fields | {"remat_saved": None}, "row").layout.remat_saved == ()

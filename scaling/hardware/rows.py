@@ -133,6 +133,10 @@ def _layout(values: dict[str, Any], layers: int, where: str) -> tuple[Layout, tu
     if layout.product == chips:
         return layout, notes
     words = f"data x fsdp x tensor x pipeline x context = {layout.product}, but n_chips is {chips}"
+    if layout.product == 2 * chips and layout.ranks % 2 == 0:
+        axis = "data" if layout.fsdp % 2 else "fsdp"
+        halved = dataclasses.replace(layout, **{axis: getattr(layout, axis) // 2})
+        return halved, (*notes, f"{words}: the axes are read as counting two devices a chip")
     if layout.product > 2 * chips or chips > 2 * layout.product:
         raise ScalingError(f"{where}: {words}.")
     return layout, (*notes, f"{words}: the time is that of the stated axes")
