@@ -90,9 +90,7 @@ def _errors(ax: Axes, cuts: Sequence[Mapping[str, Any]], colours: Mapping[float,
         mark(ax, reach, percent, "o", colour, 4.0, order=3)
         keys.append(mark_key(f"fit up to {short_flops(cut['flops'])}", "o", colour))
         reach_all.extend(reach)
-        tallest = max(
-            tallest, float(np.quantile(np.abs(percent) + width, 0.95)), float(np.abs(percent).max())
-        )
+        shown.extend([*percent, *np.quantile(percent - width, [0.05]), *np.quantile(percent + width, [0.95])])
     ax.axhline(0, color=INK, linewidth=0.8, linestyle=DOTTED, zorder=1)
     ax.set_xlim(pad_log(reach_all, 0.08))
     ax.set_ylim(pad(shown))

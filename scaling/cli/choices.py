@@ -32,8 +32,9 @@ def command(
 ) -> None:
     """Show how the plan depends on the analyst's choices.
 
-    The specification curve: estimator, family of the law, loss function, count of parameters, count of FLOPs, E free or
-    pinned, runs left out; every combination gives a plan, and the choice that moves it most is named.
+    The specification curve: estimator, family of the law, loss function, count of parameters, count of
+    FLOPs, E free or pinned, runs left out; every combination gives a plan, and the choice that moves it
+    most is named.
     """
     from scaling.files import write_json
     from scaling.laws.specification import specification
