@@ -243,3 +243,20 @@ def test_a_failing_measurement_says_why(tmp_path, capsys, monkeypatch):
     assert main(["calibrate", "--out", str(tmp_path / "p.json")]) == 1
     assert "no-such-device" in capsys.readouterr().err
     assert not (tmp_path / "p.json").exists()
+
+
+def test_the_probes_of_an_accelerator_trace_and_fit_a_small_one():
+    from trainer.loop import static_of
+    from trainer.probes import config_of, ladder
+    from trainer.programs import lower_train
+
+    for device in ("cpu", "gpu"):
+        full, quick = ladder(device), ladder(device, quick=True)
+        assert set(quick) < set(full)
+        assert len({p.name for p in full}) == len(full)
+        # Weights, two moments and gradients of all, held at once: less than 16 GB.
+        assert sum(16 * p.shape.params() for p in full) < 14e9
+    widest = max(ladder("gpu"), key=lambda p: p.shape.width)
+    assert widest.dtype == "bfloat16"
+    text = lower_train(static_of(config_of(ladder("gpu")[0])), "uint16").as_text()
+    assert "bf16" in text

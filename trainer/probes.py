@@ -141,9 +141,9 @@ def events(probes: Sequence[Probe], quick: bool = False) -> Iterator[dict[str, A
     yield {"event": "done", "processor_share": min(1.0, (time.process_time() - used) / wall)}
 
 
-def stepper(wanted: Probe) -> Callable[[int], float]:
-    """Compile and warm up; the function returned makes n steps in one call and says its seconds."""
-    config = RunConfig(
+def config_of(wanted: Probe) -> RunConfig:
+    """The run that a probe is cut from; it is never run to its end and reads no data."""
+    return RunConfig(
         shape=wanted.shape,
         data="",
         data_sha256="",
@@ -154,6 +154,11 @@ def stepper(wanted: Probe) -> Callable[[int], float]:
         dtype=wanted.dtype,  # type: ignore[arg-type]
         chunk_steps=CHUNK,
     )
+
+
+def stepper(wanted: Probe) -> Callable[[int], float]:
+    """Compile and warm up; the function returned makes n steps in one call and says its seconds."""
+    config = config_of(wanted)
     static, rates = static_of(config), rates_of(config)
     rng = np.random.default_rng(0)
     size = (CHUNK, wanted.batch, wanted.seq + 1)
