@@ -74,6 +74,9 @@ def main() -> int:
         name, [parabola_error(customary, *case) for case in cases(truth, noise)], customary, whole
     )
     if args.next:
+        few = [surface_error(customary, *case) for case in cases(truth[: args.next], noise)]
+        name = f"customary, the first {args.next} laws"
+        records[name] = record(name, few, customary, whole)
         start = choose(both, pool.flops, 12, START * whole)
         found = [one_at_a_time(pool, start, MOST * whole, *case) for case in cases(truth[: args.next], noise)]
         for name, which in (("next, its start", 0), ("next, its end", -1)):
