@@ -47,6 +47,12 @@ def tensor_bandwidth(layout: Layout, device: Device, c: Constants) -> float:
     return c.bus_share_gpu * device.outer
 
 
+def hop_bandwidth(layout: Layout, device: Device) -> float:
+    """Bytes/s from one pipeline stage to the next, over the slowest link between two of them."""
+    far = layout.slices > 1 if device.kind == "tpu" else layout.n_chips > device.node
+    return device.outer if far else device.inner
+
+
 def gradient_seconds(layout: Layout, device: Device, c: Constants, weights: float) -> float:
     """Seconds on the wire of the gradients' all-reduce (fp32 in megatron, else bf16), once a step."""
     size = FP32 if layout.framework == "megatron" else BF16

@@ -15,7 +15,13 @@ from typing import Any
 
 from scaling.hardware import device as devices
 from scaling.hardware.catalogue import Chip
-from scaling.hardware.collectives import BF16, gather_seconds, gradient_seconds, tensor_bandwidth
+from scaling.hardware.collectives import (
+    BF16,
+    gather_seconds,
+    gradient_seconds,
+    hop_bandwidth,
+    tensor_bandwidth,
+)
 from scaling.hardware.constants import Constants, calibrated
 from scaling.hardware.device import Device
 from scaling.hardware.kernels import attention_kernel, fused_traffic, modern, padded
@@ -178,7 +184,8 @@ def step_terms(
 
     # --- memory traffic
     fusion = fused_traffic(work, layout, device, c)
-    values = 10.0 * d + 2.0 * (q + 2 * kv) + (4.0 if work.gated_mlp else 2.0) * f
+    stream = d / t if layout.framework == "megatron" else d  # its sequence parallelism splits the residuals
+    values = 10.0 * stream + 2.0 * (q + 2 * kv) + (4.0 if work.gated_mlp else 2.0) * f
     touch = fusion * BF16 * values * tokens / device.memory
     redo += touch * again.elementwise
     traffic = 3.0 * layers * touch + c.logits_bytes * tokens * work.vocab / t / device.memory
@@ -218,7 +225,7 @@ def step_terms(
     bubble = (p - 1) / layout.interleave * once
     hop = 0.0
     if p > 1:
-        hop = steps * 2.0 * layout.interleave * BF16 * tokens * d / t / device.outer
+        hop = steps * 2.0 * layout.interleave * BF16 * tokens * d / t / hop_bandwidth(layout, device)
     owners = layout.fsdp * (layout.data if layout.zero in (1, 2) else 1)
     optimizer = c.optimizer_bytes * weights / owners / device.memory
     gradients = 0.0
