@@ -33,7 +33,7 @@ SIZE_TOLERANCE = 0.01
 LARGEST = 1e17  # parameters; beyond it a shape would be sought among millions of widths
 # What a deviation weighs, in units of |ln(width / depth / 128)|: 1% of size is worth 80% of aspect.
 ROUGH = 0.35  # how far the rough aspect of a width may be off: grouped kv heads, ffn slack, rounding
-SIZE_WEIGHT, FFN_WEIGHT, ODD_HEADS, HALF_ODD_HEADS = 60.0, 1.0, 0.4, 0.15
+SIZE_WEIGHT, FFN_WEIGHT, ODD_HEADS, HALF_ODD_HEADS = 60.0, 1.0, 0.6, 0.3
 RULE = (
     f"width near {ASPECT} x depth, heads of {HEAD_DIM}, ffn near 8/3 of the width; widths in tiles of "
     f"{TILE}, heads and ffn that {SHARED_BY} chips can share"

@@ -1,0 +1,236 @@
+"""Ready files for a launch: the trainer's config, and a job for Slurm, Kubernetes or SkyPilot.
+
+DIR/config.json    the run, every number resolved, with the plan's layout (`scaling run-cell DIR` trains it)
+DIR/job.sbatch     one process per accelerator; JAX finds its peers in srun's variables
+DIR/jobset.yaml    Kubernetes JobSet (jobset.x-k8s.io/v1alpha2), one pod a node; needs `jax[k8s]` in the image
+DIR/task.sky.yaml  SkyPilot task, one process a node
+
+A plan of a sweep has its recipe and data. Any other plan has neither: its config takes the learning rate
+of a published law, usual values for the rest, and names the data as something to be filled in.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scaling.errors import Refusal
+from scaling.files import write_atomic, write_json
+from scaling.hardware.catalogue import find_chip
+from scaling.hardware.constants import calibrated
+from scaling.hardware.device import view
+from scaling.laws.hyperparameters import HYPERPARAMETERS
+from scaling.quantities import DAY, HOUR, MINUTE
+from scaling.recipe import Recipe
+from scaling.shape import Shape
+
+LR_LAW = "step-law-lr"
+FILL_IN = "FILL_IN"
+WEIGHT_DECAY = 0.1  # usual at scale (Hoffmann et al. 2022 and since)
+WARMUP_STEPS = 2000  # as in the study behind LR_LAW
+PORT = 8476
+# What SkyPilot and Kubernetes call the chips; others are left to be filled in.
+SKY_NAMES = {
+    "h100": "H100", "h200": "H200", "a100_80gb": "A100-80GB", "a100_40gb": "A100", "b200": "B200", "l4": "L4",
+    "l40s": "L40S", "v5e": "tpu-v5e", "v5p": "tpu-v5p", "v6e": "tpu-v6e",
+}  # fmt: skip
+RESOURCE_OF_VENDOR = {"NVIDIA": "nvidia.com/gpu", "AMD": "amd.com/gpu", "Google": "google.com/tpu"}
+
+
+class Nodes(NamedTuple):
+    """How the chips of a plan come as machines."""
+
+    count: int
+    chips_each: int
+
+    @property
+    def processes(self) -> int:
+        """One per chip, as JAX expects under Slurm."""
+        return self.count * self.chips_each
+
+
+def write_files(folder: str | Path, plan: Mapping[str, Any], plan_path: Path | None = None) -> list[Path]:
+    """Write the files of a launch of `plan` into `folder`; raises Refusal for a layout without a trainer."""
+    folder = Path(folder)
+    config = run_config(plan)
+    nodes = nodes_of(plan)
+    where = folder.resolve()
+    return [
+        write_json(folder / "config.json", config),
+        write_atomic(folder / "job.sbatch", slurm_job(plan, nodes, where)),
+        write_atomic(folder / "jobset.yaml", jobset(plan, nodes)),
+        write_atomic(folder / "task.sky.yaml", sky_task(plan, nodes)),
+    ]
+
+
+def run_config(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of config.json (format "scaling/run-config")."""
+    fields = {key: value for key, value in plan["shape"].items() if not key.startswith("params")}
+    shape = Shape(**fields)
+    if plan["recipe"] is not None:
+        recipe = Recipe.from_dict(plan["recipe"], "plan, recipe")
+    else:
+        recipe = generic_recipe(plan, shape)
+    config = recipe.run_config(
+        shape, plan["tokens"], 0, FILL_IN, plan["data_sha256"] or FILL_IN, "planned", plan_seal=plan["seal"]
+    )
+    interval = plan["operations"]["checkpoint_interval_s"]
+    return config | {"resources": resources(plan["layout"]), "checkpoint_seconds": round(interval, 1)}
+
+
+def generic_recipe(plan: Mapping[str, Any], shape: Shape) -> Recipe:
+    """Rules for a run that no sweep tuned: the rate of a published law at this size and these tokens."""
+    rate = HYPERPARAMETERS[LR_LAW].value(N=plan["shape"]["params_non_embedding"], D=plan["tokens"])
+    assert rate is not None
+    return Recipe(
+        seq=plan["seq"],
+        batch=plan["batch"],
+        lr=float(f"{rate:.3g}"),
+        base_width=shape.width,
+        lr_horizon_exponent=0.0,
+        warmup_max_steps=WARMUP_STEPS,
+        weight_decay=WEIGHT_DECAY,
+        dtype="bfloat16",
+    )
+
+
+def resources(layout: Mapping[str, Any]) -> dict[str, Any]:
+    """The layout in the trainer's words; raises Refusal for axes that it does not have."""
+    for axis in ("pipeline", "context"):
+        if layout[axis] > 1:
+            raise Refusal(
+                f"--files: the layout has {axis} {layout[axis]}, which this trainer does not do; plan with "
+                "fewer chips or a larger --batch-tokens."
+            )
+    return {axis: layout[axis] for axis in ("data", "fsdp", "tensor")} | {
+        "remat": layout["remat"],
+        "micro_steps": layout["grad_accum"] or 1,
+        "scan": True,
+    }
+
+
+def nodes_of(plan: Mapping[str, Any]) -> Nodes:
+    """Machines of as many chips as the accelerator usually comes with."""
+    chips, size = plan["time"]["chips"], view(find_chip(plan["time"]["accelerator"]), calibrated()).node
+    each = chips if chips < size else math.gcd(chips, size)
+    return Nodes(chips // each, each)
+
+
+def slurm_job(plan: Mapping[str, Any], nodes: Nodes, folder: Path) -> str:
+    """The sbatch script of one run; Slurm may requeue it, and it goes on from its last checkpoint."""
+    run = f"python -m scaling.cli.main run-cell {shlex.quote(str(folder))}"
+    if nodes.processes > 1:
+        run = f"srun --kill-on-bad-exit=1 {run} --processes {nodes.processes}"
+    expected, most = _clock(plan["time"]["seconds"]), _clock(plan["time"]["seconds_hi"])
+    return f"""#!/bin/bash
+# {_title(plan)}
+# Plan {plan["seal"][:12]}; expected {expected}, at most {most} (90%).
+# Fill in first: partition and account below; data and data_sha256 in config.json, where they say {FILL_IN}.
+#SBATCH --job-name=scaling-{plan["seal"][:8]}
+#SBATCH --nodes={nodes.count}
+#SBATCH --ntasks-per-node={nodes.chips_each}
+#SBATCH --gres=gpu:{nodes.chips_each}
+#SBATCH --time={most}
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output={folder}/log-%j.txt
+##SBATCH --partition={FILL_IN}
+##SBATCH --account={FILL_IN}
+set -euo pipefail
+export XLA_PYTHON_CLIENT_MEM_FRACTION=0.92  # the share of the memory that the plan counts on
+exec {run}
+"""
+
+
+def jobset(plan: Mapping[str, Any], nodes: Nodes) -> str:
+    """A Kubernetes JobSet: an indexed job of one pod per node, which JAX recognises by itself."""
+    chip = find_chip(plan["time"]["accelerator"])
+    resource = RESOURCE_OF_VENDOR.get(chip.vendor, f"{FILL_IN}/accelerator")
+    return f"""# {_title(plan)}
+# Fill in the image and the claim that holds config.json and the data; kubectl apply -f jobset.yaml
+apiVersion: jobset.x-k8s.io/v1alpha2
+kind: JobSet
+metadata:
+  name: scaling-{plan["seal"][:8]}
+  annotations:
+    scaling/plan-seal: "{plan["seal"]}"
+spec:
+  failurePolicy:
+    maxRestarts: {max(3, math.ceil(3 * plan["operations"]["failures"]))}
+  replicatedJobs:
+    - name: train
+      replicas: 1
+      template:
+        spec:
+          parallelism: {nodes.count}
+          completions: {nodes.count}
+          completionMode: Indexed
+          backoffLimit: 0
+          template:
+            spec:
+              restartPolicy: Never
+              containers:
+                - name: train
+                  image: {FILL_IN}
+                  command: [python, -m, scaling.cli.main, run-cell, /run, --processes, "{nodes.count}"]
+                  ports:
+                    - containerPort: {PORT}
+                  env:
+                    - name: JAX_COORDINATOR_PORT
+                      value: "{PORT}"
+                    - name: XLA_PYTHON_CLIENT_MEM_FRACTION
+                      value: "0.92"
+                  resources:
+                    limits:
+                      {resource}: {nodes.chips_each}
+                  volumeMounts:
+                    - name: run
+                      mountPath: /run
+              volumes:
+                - name: run
+                  persistentVolumeClaim:
+                    claimName: {FILL_IN}
+"""
+
+
+def sky_task(plan: Mapping[str, Any], nodes: Nodes) -> str:
+    """A SkyPilot task; the first node's address goes to JAX as the coordinator's."""
+    name = SKY_NAMES.get(plan["time"]["accelerator"], FILL_IN)
+    return f"""# {_title(plan)}
+# sky launch task.sky.yaml; fill in the bucket that holds config.json and the data.
+name: scaling-{plan["seal"][:8]}
+num_nodes: {nodes.count}
+resources:
+  accelerators: {name}:{nodes.chips_each}
+file_mounts:
+  /run-folder:
+    source: {FILL_IN}
+    mode: MOUNT
+setup: |
+  pip install scaling
+run: |
+  set -euo pipefail
+  export JAX_COORDINATOR_ADDRESS="$(echo "$SKYPILOT_NODE_IPS" | head -n1):{PORT}"
+  export JAX_NUM_PROCESSES="$SKYPILOT_NUM_NODES" JAX_PROCESS_ID="$SKYPILOT_NODE_RANK"
+  export XLA_PYTHON_CLIENT_MEM_FRACTION=0.92
+  exec python -m scaling.cli.main run-cell /run-folder --processes "$SKYPILOT_NUM_NODES"
+"""
+
+
+def _title(plan: Mapping[str, Any]) -> str:
+    shape, time = plan["shape"], plan["time"]
+    return (
+        f"{shape['params'] / 1e9:.3g}B parameters on {plan['tokens'] / 1e9:.4g}B tokens, "
+        f"{time['chips']} x {time['title']}"
+    )
+
+
+def _clock(seconds: float) -> str:
+    """Slurm's days-hours:minutes:seconds, rounded up to minutes."""
+    minutes = math.ceil(seconds / MINUTE)
+    days, rest = divmod(minutes, int(DAY / MINUTE))
+    hours, minutes = divmod(rest, int(HOUR / MINUTE))
+    return f"{days}-{hours:02d}:{minutes:02d}:00"
