@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from scaling.errors import ScalingError
-from scaling.hardware.catalogue import Chip
+from scaling.hardware.catalogue import Chip, catalogue
 from scaling.hardware.constants import Constants
 from scaling.hardware.memory import capacity
 from scaling.hardware.workload import Layout
@@ -103,9 +103,14 @@ def view(chip: Chip, constants: Constants, precision: str = "bf16") -> Device:
     )
 
 
-# Chips that share their die with one whose matmul was measured.
-SAME_DIE = {"a100_40gb": 271 / 312, "a100_pcie": 271 / 312, "h200": 794.5 / 989, "gh200": 794.5 / 989}
+# Chips without a measured matmul whose die is that of one with it.
+SAME_DIE = {"a100_40gb": "a100_80gb", "h200": "h100"}
 
 
 def _measured_share(name: str, constants: Constants) -> float:
-    return SAME_DIE.get(name, constants.gemm_ceiling_unmeasured)
+    """Best measured matmul over peak, of the chip's twin or of GPUs in general."""
+    twin = SAME_DIE.get(name)
+    if twin is None:
+        return constants.gemm_ceiling_unmeasured
+    chip = catalogue()[twin]
+    return (chip.figure("bf16_measured_tflops") or 0.0) * 1e12 / chip.training_peak[0]
