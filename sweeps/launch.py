@@ -24,6 +24,7 @@ from sweeps.data import check_data
 from sweeps.engines.base import Engine, Task, failures
 from sweeps.engines.local import LocalEngine
 from sweeps.engines.progress import Quiet
+from sweeps.same_run import refuse_others
 from sweeps.timing import training_seconds
 from sweeps.worker import DEFAULT_RUNNER
 
@@ -181,6 +182,7 @@ def write_launch(place: Path, plan: Mapping[str, Any], runs: list[LaunchRun], to
             raise ScalingError(
                 f"{path}: was launched with another seed; launch into another folder with --out."
             )
+        refuse_others([(path.parent, configs[run.name])])
         if not path.exists() or read_json(path) != configs[run.name]:
             write_json(path, configs[run.name])
     rows = {

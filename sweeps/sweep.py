@@ -19,6 +19,7 @@ from sweeps.design import FEW_STEPS, Cell, Design, OptimumRule, extend, isoflop_
 from sweeps.engines.base import Engine, Task, failures
 from sweeps.engines.local import LocalEngine
 from sweeps.engines.progress import Quiet
+from sweeps.same_run import refuse_others
 from sweeps.store import Sweep
 from sweeps.timing import COMPILE_S, training_seconds, wall_seconds
 from sweeps.worker import DEFAULT_RUNNER
@@ -125,6 +126,9 @@ def run(
             f"{sweep.folder}: only an external trainer has its data ({sweep.data.source}); "
             "use --engine external."
         )
+    if engine.name != "external":  # whose records keep the config that the trainer says it used
+        done = [cell for cell in sweep.design.cells if (sweep.cell_folder(cell) / "result.json").exists()]
+        refuse_others((sweep.cell_folder(cell), sweep.config(cell)) for cell in done)
     ran = 0
     while True:
         sweep = store.create(sweep.folder, sweep.design, sweep.recipe, sweep.data)

@@ -37,7 +37,9 @@ def command(
     data-constrained law also reads unique_tokens (absent: no token is repeated), and a law of your
     own the columns it was fitted with.
     """
-    from scaling.errors import UsageError
+    import math
+
+    from scaling.errors import ScalingError, UsageError
     from scaling.files import read_json, write_atomic
     from scaling.laws.fit import FORMAT, OTHER, load_fit
 
@@ -57,6 +59,12 @@ def command(
     else:
         names, rows = _read_points(points)
         added = _predict(load_fit(fit), rows, level)
+    for row, a in zip(rows, added, strict=True):
+        if not all(math.isfinite(v) and v > 0 for v in a.values()):
+            raise ScalingError(
+                f"{points}, line {row['line']}: the prediction there is beyond floating point; no run has"
+                " such params, tokens or flops."
+            )
     if out is not None:
         write_atomic(out, _csv(names, rows, added))
     far = max((a.get("extrapolation", 0.0) for a in added), default=0.0)
