@@ -49,6 +49,7 @@ def test_the_runs_are_the_plans_own_and_verify_scores_them(folder):
     for name in ("1", "1-s1"):
         config = read_json(folder / "launch" / name / "config.json")
         assert config["shape"] == shape and config["steps"] == plan["steps"]
+        assert config["keep_model"] == (name == "1")
         assert config["plan_seal"] == plan["seal"] and found[name]["plan_seal"] == plan["seal"]
     confirmed = [run for run in done["runs"] if run["factor"] != 1]
     assert sorted(run["factor"] > 1 for run in confirmed) == [False, True]
