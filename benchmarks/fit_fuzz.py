@@ -13,7 +13,8 @@ either a ScalingError of one line, or a fit that `doubts` finds nothing wrong wi
     flagged      a parameter at a bound is named by the certificate
     monotone     losses at the rows and between them lie in the range of the data, noise apart
     honest       the residual scale reported is that of the residuals
-    right        where the law and its noise are known and the table is sound: the truth at the rows
+    right        where the law and its noise are known and the table is sound: the truth at the rows,
+                 within three times the noise or what the fit itself claims to miss by
 """
 
 from __future__ import annotations
@@ -310,7 +311,7 @@ def doubts(found: Fit, runs: Runs, table: Table, weighted: bool) -> str:
         return "an interval of the best size that does not surround it"
     if table.truth is not None and found.settings["family"] == "pnorm" and len(n) == len(table.truth):
         off = float(np.median(np.abs(np.log(loss / table.truth))))
-        if off > 3 * max(table.noise, 1e-6):
+        if off > 3 * max(table.noise, 1e-6) and off > found.noise:
             return "a law that misses the truth at its own rows"
     return ""
 
