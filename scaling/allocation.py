@@ -76,10 +76,6 @@ class Priced:
     def constrained(self) -> DataConstrainedLaw:
         return DataConstrainedLaw(self.law)
 
-    @property
-    def E(self) -> float:
-        return self.law.E
-
     def loss(self, params: Floats | float, tokens: Floats | float) -> Floats:
         if self.unique_tokens is None:
             return self.law.loss(params, tokens)

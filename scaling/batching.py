@@ -77,8 +77,8 @@ def choose_batch(
     if batch_tokens is not None:
         if batch_tokens < seq or batch_tokens % seq:
             raise UsageError(
-                f"--batch-tokens {batch_tokens:g} is no whole number of sequences of {seq:,} tokens; nearest is "
-                f"{max(1, round(batch_tokens / seq)) * seq}."
+                f"--batch-tokens {batch_tokens:g} is no whole number of sequences of {seq:,} tokens; nearest "
+                f"is {max(1, round(batch_tokens / seq)) * seq}."
             )
         sequences, source = int(batch_tokens // seq), "as given"
     else:
@@ -92,8 +92,8 @@ def choose_batch(
         least = flops * sequences * seq / tokens
         raise Refusal(
             f"the budget buys {tokens:,.0f} tokens and one step reads {sequences * seq:,} ({sequences:,} "
-            f"sequences of {seq:,}): the budget is below one step; about {least:.1g} FLOPs or a smaller --seq "
-            "would do."
+            f"sequences of {seq:,}): the budget is below one step; about {least:.1g} FLOPs or a smaller "
+            "--seq would do."
         )
     extra = None if critical is None else sequences * seq / critical
     return Batch(sequences, seq, source, laws, critical, extra)

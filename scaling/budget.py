@@ -4,8 +4,9 @@ FLOPs, days on k chips, and dollars each bound the compute from above; the small
 and dollars depend on the step time of the very run that they buy, so the estimate is in the loop: the
 compute is bisected over a fixed grid of its logarithm, and at every point the law's optimum is sized,
 given a batch, laid out and timed. Since the grid is fixed, a larger limit can never end lower, even
-where the step time jumps from shape to shape. A target loss asks for a compute instead; it is refused,
-with the nearest loss, where a bound lies below it.
+where the step time jumps from shape to shape; behind such a jump the grid is searched for a tenth more,
+where a shape that suits the chips better may keep the limit again. A target loss asks for a compute
+instead; it is refused, with the nearest loss, where a bound lies below it.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from scaling.execution import (
 from scaling.quantities import DAY, HOUR, format_count, format_duration, format_flops, format_money
 from scaling.sources import Sized, Source
 
-LEAST, MOST = math.log(1e6), math.log(1e34)  # FLOPs between which a compute is sought
-RESOLUTION = 5e-4  # of ln C
+GRAIN = 0.01  # of the fixed grid in ln C
+LEAST, MOST = 1400, 7800  # its ends, in grains: 1.2e6 to 7e33 FLOPs
+BEYOND = 10  # grains above the first crossing in which a larger compute may still keep the limit
+FINE = 5e-4  # of ln C, between two points of the grid
 ABSURD = 1e-4  # of the peak: a run slower than this is not what binds
 PEAK_SLACK = 0.2  # shapes with a large vocabulary execute fewer FLOPs than 6 N D counts
 
@@ -182,16 +185,26 @@ def _most(
     """
 
     def search(needs: Needs) -> tuple[float, Refusal | None]:
+        """The largest compute near the crossing, and the Refusal just above it that is not the limit's."""
+
+        def fits(log_flops: float) -> tuple[bool, Refusal | None]:
+            return _fits(source, needs, cluster, chips, math.exp(log_flops), limit)
+
         low, high = LEAST, MOST
-        why: Refusal | None = None
-        while high - low > RESOLUTION:
-            middle = (low + high) / 2
-            good, found = _fits(source, needs, cluster, chips, math.exp(middle), limit)
-            if good:
-                low = middle
-            else:
-                high, why = middle, found
-        return math.exp(low), why
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle * GRAIN)[0] else (low, middle)
+        for grain in range(low + BEYOND, low, -1):  # a shape that suits the chips better may follow
+            if fits(grain * GRAIN)[0]:
+                low = grain
+                break
+        inside, outside = low * GRAIN, (low + 1) * GRAIN
+        why = fits(outside)[1]
+        while outside - inside > FINE:
+            between = (inside + outside) / 2
+            good, found = fits(between)
+            inside, outside, why = (between, outside, why) if good else (inside, between, found)
+        return math.exp(inside), why
 
     flops, why = search(needs)
     if why is None or "memory" not in str(why):

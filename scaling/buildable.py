@@ -8,6 +8,7 @@ moves is how well the matrix units are filled and how evenly chips can share the
 width     a multiple of 128, one tile of a matrix unit (of 64, 32 or 16 in small models)
 heads     of 128, as many as a tensor axis of 8 can share where there are 16 or more
 kv heads  8 groups where a tensor axis of 8 can share them, else all (Ainslie et al. 2023, arXiv:2305.13245)
+depth     a multiple of four above 30B, where pipeline stages may have to share it
 ffn       a multiple of 256, the dimension that takes up what depth leaves over
 vocab     padded to whole tiles of 128, so that the output head can be shared too
 """
@@ -32,6 +33,7 @@ MANY_HEADS, MANY_KV_HEADS = 16, 8
 SIZE_TOLERANCE = 0.01
 LARGEST = 1e17  # parameters; beyond it a shape would be sought among millions of widths
 # What a deviation weighs, in units of |ln(width / depth / 128)|: 1% of size is worth 80% of aspect.
+PIPELINED, STAGES, UNEVEN_STAGES = 3e10, 4, 0.15  # depth in fours, where stages may have to share it
 ROUGH = 0.35  # how far the rough aspect of a width may be off: grouped kv heads, ffn slack, rounding
 SIZE_WEIGHT, FFN_WEIGHT, ODD_HEADS, HALF_ODD_HEADS = 60.0, 1.0, 0.6, 0.3
 RULE = (
@@ -124,6 +126,7 @@ def _of_width(
             size = fixed + layers * (layer + per_ffn * (f - ffn))
             error = abs(math.log(size / target))
             strange = abs(math.log(width / layers / ASPECT)) + odd
+            strange += UNEVEN_STAGES if target > PIPELINED and layers % STAGES else 0.0
             strange += SIZE_WEIGHT * error + FFN_WEIGHT * abs(math.log(f / middle))
             shape = dataclasses.replace(one, layers=layers, ffn=f)
             yield (0.0 if error <= SIZE_TOLERANCE else error), strange, shape

@@ -22,7 +22,7 @@ from scaling.errors import Refusal, UsageError
 from scaling.execution import Cluster
 from scaling.files import to_jsonable
 from scaling.laws.published import DEFAULT_LAW
-from scaling.laws.surface import PNormLaw
+from scaling.laws.surface import Floats, loss_of, optimum_of
 from scaling.plan_hardware import hardware_keys, one_card
 from scaling.plan_keys import DEFAULT_WASTE, FORMAT, LEVEL, VERSION
 from scaling.plan_of_fit import fit_source, plan_fit
@@ -146,7 +146,7 @@ def _spread(source: Source, loss: float, needs: Needs) -> dict[str, Any]:
     if draws is None or not needs.plain or source.surface is None:
         return {"flops_lo": None, "flops_hi": None, "level": LEVEL}
     base = float(source.surface.compute_for_loss(loss))
-    each = [float(PNormLaw(*row).compute_for_loss(loss)) for row in draws]
+    each = _compute_for_loss(draws, loss)
     low, high = np.quantile(np.minimum(each, 1e60), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     scale = source.flops_for_loss(loss, needs) / base
     reachable = float(np.mean(np.isfinite(each)))
@@ -156,6 +156,19 @@ def _spread(source: Source, loss: float, needs: Needs) -> dict[str, Any]:
         "chance_reachable": reachable,
         "level": LEVEL,
     }
+
+
+def _compute_for_loss(draws: Floats, loss: float) -> Floats:
+    """`PNormLaw.compute_for_loss` for rows (E, A, B, alpha, beta, g); infinite where E is not below."""
+    unit = np.full(1, 6.0)
+    n, d = optimum_of(draws, unit)
+    bare = draws.copy()
+    bare[:, 0] = 0.0
+    frontier = np.array([math.log(loss_of(row, n[i, 0], d[i, 0])) for i, row in enumerate(bare)])
+    alpha, beta = draws[:, 3], draws[:, 4]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        flops = 6.0 * np.exp((frontier - np.log(loss - draws[:, 0])) * (alpha + beta) / (alpha * beta))
+    return np.where(draws[:, 0] < loss, flops, np.inf)
 
 
 def _within_latency(

@@ -151,7 +151,7 @@ def test_the_run_that_days_or_dollars_buy_keeps_them_and_uses_most_of_them():
     ):
         budget = solve(SOURCE, limits, PLAIN, cluster)
         share = used(execute(SOURCE.sized(budget.flops, budget.needs), cluster, budget.chips))
-        assert 0.9 < share <= 1.0
+        assert 0.97 < share <= 1.0
         assert budget.binding == ("--days" if limits.seconds else "--budget-usd")
 
 

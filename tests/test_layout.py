@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -64,19 +65,15 @@ def test_the_layout_found_is_the_best_of_a_brute_force(share):
 )
 def test_a_layout_uses_every_chip_fits_and_cuts_the_batch_evenly(work, chips):
     if work.batch % 3 and chips % 3 == 0:
-        work = Workload(**(vars_of(work) | {"global_batch_tokens": work.global_batch_tokens // 64 * 48}))
+        work = dataclasses.replace(work, global_batch_tokens=work.global_batch_tokens // 64 * 48)
     found = search_layout(work, H100, chips)
     layout = found.layout
     assert layout.product == layout.n_chips == chips
     assert layout.ranks * layout.micro_batch_seqs * layout.grad_accum == work.batch
     assert found.memory.total <= found.limit == capacity(H100)
-    assert layout.tensor * layout.context <= 8
+    assert layout.tensor <= 8
     assert work.n_kv_heads % layout.tensor == 0
     assert 0 < found.fitting <= found.tried
-
-
-def vars_of(work: Workload) -> dict:
-    return {name: getattr(work, name) for name in Workload.__dataclass_fields__}
 
 
 def test_less_memory_is_never_faster_and_at_last_refused():
@@ -94,11 +91,12 @@ def test_less_memory_is_never_faster_and_at_last_refused():
 
 def test_a_pipeline_is_taken_only_where_nothing_else_shares_the_batch():
     assert search_layout(LARGE, H100, 512).layout.pipeline == 1
-    many = search_layout(LARGE, H100, 8192)  # sixteen chips to a sequence, and a node has eight
+    short = dataclasses.replace(LARGE, seq_len=4096, global_batch_tokens=4096 * 512)
+    many = search_layout(short, H100, 8192)  # sixteen chips to a sequence, and a node has eight
     assert many.layout.pipeline > 1
     assert "pipeline" in many.reason
     with pytest.raises(Refusal, match="the batch is what binds"):
-        search_layout(LARGE, H100, 8192, pipeline=False)
+        search_layout(short, H100, 8192, pipeline=False)
 
 
 def test_too_many_chips_for_the_batch_are_refused_with_a_number_that_works():
@@ -111,7 +109,8 @@ def test_too_many_chips_for_the_batch_are_refused_with_a_number_that_works():
 def test_long_sequences_may_be_shared_along_their_length():
     long = Workload(32, 4096, 14_336, 32, 8, 128, 32_000, 131_072, 131_072 * 8)
     found = search_layout(long, H100, 64)
-    assert found.layout.context * found.layout.tensor == 8
+    assert found.layout.context * found.layout.tensor >= 8
+    assert found.layout.context > 1
     assert found.memory.total <= found.limit
 
 

@@ -1,8 +1,8 @@
 """How chips should share a run: every sensible layout, pruned by memory, ranked by predicted step time.
 
 The axes multiply to the number of chips. Tensor stays inside a node (its collectives cannot be hidden)
-and divides heads, kv heads and the feed-forward width; context divides the sequence; pipeline divides
-the layers and is considered only where nothing else fits, since the trainer has none: it is for
+and divides heads, kv heads and the feed-forward width; context divides the sequence, and leaves the
+node where sequences are long; pipeline divides the layers and is considered only where nothing else fits, since the trainer has none: it is for
 planning. What is left are ranks that see different sequences, so they must divide the batch. FSDP
 shards over all ranks, over a node, over a slice, or not at all. The micro-batch is a divisor of a
 rank's share. Of the remat policies the least that fits is taken: at equal micro-batch, recomputing
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 REMATS: tuple[Remat, ...] = ("none", "minimal", "full")  # from the least recomputed to the most
 LARGEST_MICRO = 64  # sequences; beyond it matmuls are as full as they get
 LONG_SEQUENCE = 16_384  # tokens from which the context axis is worth trying though nothing demands it
-TENSOR, CONTEXT, PIPELINE = (1, 2, 4, 8), (1, 2, 4, 8), (2, 4, 8, 16, 32)
+TENSOR, CONTEXT, PIPELINE = (1, 2, 4, 8), (1, 2, 4, 8, 16), (2, 4, 8, 16, 32)
 # Chips of one slice (jax-ml/scaling-book; cloud.google.com/tpu/docs): beyond it the slow network joins.
 SLICE_CHIPS = {"v4": 4096, "v5e": 256, "v5p": 8960, "v6e": 256, "tpu7x": 9216}
 
@@ -107,7 +107,8 @@ def candidates(
                 continue
             for context in contexts:
                 near = tensor * context
-                if near > max(device.node, 1) or work.seq_len % context or chips % (near * pipeline):
+                beyond = near > device.node and work.seq_len < LONG_SEQUENCE
+                if beyond or work.seq_len % context or chips % (near * pipeline):
                     continue
                 ranks = chips // (near * pipeline)
                 if sequences % ranks:
