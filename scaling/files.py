@@ -49,6 +49,8 @@ def _replace(path: Path, data: bytes) -> None:
 
 def to_jsonable(value: Any) -> Any:
     """Plain JSON values from dataclasses, numpy scalars and arrays; non-finite numbers become null."""
+    if value is None or type(value) in (str, int, bool):  # most of a large file: asked first
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -15,6 +15,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from scaling.errors import ScalingError, UsageError
@@ -69,12 +70,25 @@ class Cell:
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any], where: str = "cell") -> Cell:
         values = dict(mapping)
-        values["shape"] = from_mapping(Shape, values.get("shape", {}), f"{where}, shape")
+        values["shape"] = _shape(tuple(values.get("shape", {}).items()), f"{where}, shape")
         return from_mapping(cls, values, where)
 
     def flops(self, seq: int) -> float:
         """FLOPs this cell really spends; within half a step of its budget."""
         return self.tokens * self.shape.flops_per_token(seq, FLOPS_CONVENTION)
+
+
+@lru_cache(maxsize=256)
+def _shape_of(fields: tuple[tuple[str, Any], ...]) -> Shape:
+    return Shape(**dict(fields))
+
+
+def _shape(fields: tuple[tuple[str, Any], ...], where: str) -> Shape:
+    """The shape of these fields; the cells of a large sweep share a few of them."""
+    try:
+        return _shape_of(fields)
+    except (TypeError, ValueError):  # from_mapping knows how to say what is wrong
+        return from_mapping(Shape, dict(fields), where)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import Any
 
 from sweeps import store
 from sweeps.engines.slots import available_slots
-from sweeps.launch import read_index
 from sweeps.sweep import seconds_of
 from sweeps.timing import wall_seconds
 
@@ -18,21 +17,23 @@ def status(folder: str | Path) -> dict[str, Any]:
     """Cells with their states, a summary per budget, the launched runs, and the time left."""
     sweep = store.open_sweep(folder)
     states = {state.id: state for state in store.cell_states(sweep)}
+    bands: dict[float, list[store.CellState]] = {budget: [] for budget in sweep.design.budgets}
+    for cell in sweep.design.cells:
+        bands.setdefault(cell.budget, []).append(states[cell.id])
     left = [cell for cell in sweep.design.cells if states[cell.id].state in ("waiting", "running", "failed")]
     workers = len(available_slots())
     return {
         "folder": str(sweep.folder),
         "counts": dict(Counter(state.state for state in states.values())),
-        "budgets": [_budget(sweep, states, budget) for budget in sweep.design.budgets],
-        "cells": [asdict(s) | {"log": str(sweep.cell_folder(s.id) / "log.txt")} for s in states.values()],
+        "budgets": [_budget(budget, band) for budget, band in bands.items()],
+        "cells": [{**vars(s), "log": f"{sweep.folder}/cells/{s.id}/log.txt"} for s in states.values()],
         "launch": _launch(sweep.folder / "launch"),
         "workers": workers,
         "time_left_s": wall_seconds(((c.shape, seconds_of(c, sweep.design)) for c in left), workers),
     }
 
 
-def _budget(sweep: store.Sweep, states: dict[str, store.CellState], budget: float) -> dict[str, Any]:
-    cells = [states[cell.id] for cell in sweep.design.band(budget)]
+def _budget(budget: float, cells: list[store.CellState]) -> dict[str, Any]:
     finished = [cell for cell in cells if cell.state == "done" and cell.loss is not None]
     best = min(finished, key=lambda cell: cell.loss or 0.0, default=None)
     return {
@@ -47,5 +48,7 @@ def _budget(sweep: store.Sweep, states: dict[str, store.CellState], budget: floa
 def _launch(place: Path) -> list[dict[str, Any]]:
     if not (place / "launch.json").exists():
         return []
+    from sweeps.launch import read_index  # brings the planner along, which a sweep alone can do without
+
     rows = read_index(place / "launch.json")["runs"]
     return [asdict(store.cell_state(place / row["name"], row["name"])) for row in rows]

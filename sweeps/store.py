@@ -6,6 +6,10 @@ DIR/cells/<id>/config.json      every number of one run, resolved
                result.json      the run's own record: its presence alone means finished
                metrics.jsonl, checkpoint/, log.txt
 DIR/runs.csv                    the run table
+DIR/index.json                  what the results say, remembered (see `sweeps.index`)
+
+Workers write in their cell's folder alone, each file in one piece, and one of them at a time (see
+`sweeps.locks`); so any number of processes may read and write a sweep at once.
 """
 
 from __future__ import annotations
@@ -16,10 +20,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scaling.errors import ScalingError
-from scaling.files import Kinds, check_fields, from_mapping, read_json, sha256_json, write_atomic, write_json
+from scaling.errors import ScalingError, UsageError
+from scaling.files import (
+    Kinds,
+    check_fields,
+    dumps,
+    from_mapping,
+    read_json,
+    sha256_json,
+    write_atomic,
+    write_json,
+)
 from scaling.recipe import Recipe
 from scaling.results import read_result
+from sweeps import index
 from sweeps.design import Cell, Design
 from sweeps.guards import flags
 from sweeps.locks import is_held
@@ -29,6 +43,7 @@ if TYPE_CHECKING:
 
 FORMAT = "scaling/sweep"
 VERSION = 1
+FINISHED = ("done", "diverged")
 
 COLUMNS = (
     "run", "cell", "budget", "params", "params_embedding", "params_head", "params_non_embedding",
@@ -103,10 +118,9 @@ def create(folder: str | Path, design: Design, recipe: Recipe, data: DataRef) ->
     a sweep of another recipe, family or data set: such runs must not be mixed in one table.
     """
     folder = Path(folder)
+    refuse_mixture(folder, design, recipe, data)
     if (folder / "sweep.json").exists():
-        there = open_sweep(folder)
-        _refuse_mixture(there, design, recipe, data)
-        design = merge(there.design, design)
+        design = merge(open_sweep(folder).design, design)
     sweep = Sweep(folder, design, recipe, data)
     configs = {cell.id: sweep.config(cell) for cell in design.cells}
     stale = [cell_id for cell_id, config in configs.items() if not _same_config(sweep, cell_id, config)]
@@ -187,7 +201,23 @@ def cell_state(folder: str | Path, name: str) -> CellState:
 
 
 def cell_states(sweep: Sweep) -> list[CellState]:
-    return [cell_state(sweep.cell_folder(cell), cell.id) for cell in sweep.design.cells]
+    """Where every cell stands, in the order of the design; finished ones from the index while it is true."""
+    entries = index.load(sweep.folder)
+    cells, states, found = str(sweep.folder / "cells"), [], {}
+    for cell in sweep.design.cells:
+        signed = index.signature(f"{cells}/{cell.id}")
+        entry = entries.get(cell.id)
+        if signed is None or not isinstance(entry, list) or entry[:1] != [signed]:
+            state = cell_state(f"{cells}/{cell.id}", cell.id)
+            entry = [signed, state.state, state.loss, state.time_s, state.attempts]
+        else:
+            state = CellState(cell.id, *entry[1:])
+        if signed is not None and state.state in FINISHED:
+            found[cell.id] = entry
+        states.append(state)
+    if found != entries:
+        index.save(sweep.folder, found)
+    return states
 
 
 def to_frame(folder: str | Path | Sweep) -> pd.DataFrame:
@@ -224,6 +254,23 @@ def write_runs(sweep: Sweep) -> Path:
     return write_atomic(sweep.folder / "runs.csv", to_frame(sweep).to_csv(index=False))
 
 
+def export(sweep: Sweep, path: str | Path) -> Path:
+    """The run table as CSV, JSONL or Parquet, by the ending of `path`; written in one piece."""
+    path = Path(path)
+    frame, ending = to_frame(sweep), path.suffix.lower()
+    if ending == ".csv":
+        return write_atomic(path, frame.to_csv(index=False))
+    if ending == ".jsonl":
+        rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+        return write_atomic(path, "".join(dumps(values, indent=None) + "\n" for values in rows))
+    if ending != ".parquet":
+        raise UsageError(f"{path}: a run table ends in .csv, .jsonl or .parquet.")
+    try:
+        return write_atomic(path, frame.to_parquet(index=False))
+    except ImportError:
+        raise ScalingError(f"{path}: writing Parquet needs pyarrow; install it or export CSV.") from None
+
+
 def _status(folder: Path) -> dict[str, Any]:
     try:
         return read_json(folder / "status.json")
@@ -243,8 +290,11 @@ def _deciding(config: Mapping[str, Any]) -> str:
     return sha256_json({k: v for k, v in config.items() if k not in ("data", "checkpoint_seconds")})
 
 
-def _refuse_mixture(there: Sweep, design: Design, recipe: Recipe, data: DataRef) -> None:
-    what = None
+def refuse_mixture(folder: Path, design: Design, recipe: Recipe, data: DataRef) -> None:
+    """Raise ScalingError when `folder` holds a sweep of another recipe, family or data set."""
+    if not (folder / "sweep.json").exists():
+        return
+    there, what = open_sweep(folder), None
     if there.data.sha256 != data.sha256:
         what = f"data {there.data.sha256[:12]}, not {data.sha256[:12]}"
     elif there.recipe != recipe:

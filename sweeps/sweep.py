@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ def preview(sweep: Sweep, workers: int | None = None, engine: Engine | None = No
     """What the sweep will cost: its cells with FLOPs, steps, tokens and the time expected of them."""
     places = (engine or LocalEngine(workers)).places
     design = sweep.design
+    states = {state.id: state.state for state in store.cell_states(sweep)}
     cells = [
         {
             "id": cell.id,
@@ -86,7 +87,7 @@ def preview(sweep: Sweep, workers: int | None = None, engine: Engine | None = No
             "flops": cell.flops(design.seq),
             "time_s": seconds_of(cell, design),
             "flags": ["few-steps"] if cell.steps < FEW_STEPS else [],
-            "status": store.cell_state(sweep.cell_folder(cell), cell.id).state,
+            "status": states[cell.id],
         }
         for cell in design.cells
     ]
@@ -126,12 +127,11 @@ def run(
             f"{sweep.folder}: only an external trainer has its data ({sweep.data.source}); "
             "use --engine external."
         )
-    if engine.name != "external":  # whose records keep the config that the trainer says it used
-        done = [cell for cell in sweep.design.cells if (sweep.cell_folder(cell) / "result.json").exists()]
-        refuse_others((sweep.cell_folder(cell), sweep.config(cell)) for cell in done)
+    store.refuse_mixture(sweep.folder, sweep.design, sweep.recipe, sweep.data)
+    refuse_others((sweep.cell_folder(cell), sweep.config(cell)) for cell in sweep.design.cells)
+    sweep = store.create(sweep.folder, sweep.design, sweep.recipe, sweep.data)
     ran = 0
     while True:
-        sweep = store.create(sweep.folder, sweep.design, sweep.recipe, sweep.data)
         tasks = open_tasks(sweep)
         outcomes = engine.run(tasks, progress or Quiet())
         left = sum(outcome.state == "waiting" for outcome in outcomes.values())
@@ -144,7 +144,7 @@ def run(
         wider = extend(sweep.design, losses(sweep))
         if wider is sweep.design:
             break
-        sweep = replace(sweep, design=wider)
+        sweep = store.create(sweep.folder, wider, sweep.recipe, sweep.data)
     states = store.cell_states(sweep)
     return {
         "folder": str(sweep.folder),
@@ -169,7 +169,8 @@ def losses(sweep: Sweep) -> dict[str, float]:
 def open_tasks(sweep: Sweep, cells: Sequence[Cell] | None = None) -> list[Task]:
     """The engine's tasks for the cells that have no result yet."""
     cells = sweep.design.cells if cells is None else cells
-    left = [cell for cell in cells if store.result_of(sweep.cell_folder(cell)) is None]
+    finished = {state.id for state in store.cell_states(sweep) if state.state in store.FINISHED}
+    left = [cell for cell in cells if cell.id not in finished]
     tasks, compiled = [], set()
     for cell in sorted(left, key=lambda cell: -seconds_of(cell, sweep.design)):
         compiling = 0.0 if cell.shape in compiled else COMPILE_S

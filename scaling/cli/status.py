@@ -12,13 +12,21 @@ from scaling.cli.output import emit, table
 
 def command(
     folder: Annotated[Path, typer.Argument(help="Folder of a sweep.")],
+    export: Annotated[
+        Path | None, typer.Option(help="Also write the run table there: .csv, .jsonl or .parquet.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show how far a sweep has come, and what failed."""
     from sweeps.status import status
 
     found = status(folder)
-    emit(found, as_json, lambda: show(found))
+    if export is not None:
+        from sweeps.store import export as write
+        from sweeps.store import open_sweep
+
+        found["export"] = str(write(open_sweep(folder), export))
+    emit(found, as_json, lambda: show(found), indent=None)
 
 
 def show(found: dict[str, Any]) -> None:
@@ -46,5 +54,7 @@ def show(found: dict[str, Any]) -> None:
     for run in found["launch"]:
         loss = "" if run["loss"] is None else f", loss {run['loss']:.4f}"
         print(f"launch {run['id']}: {run['state']}{loss}")
+    if "export" in found:
+        print(f"run table: {found['export']}")
     if found["time_left_s"]:
         print(f"about {format_duration(found['time_left_s'])} of work left on {found['workers']} workers")

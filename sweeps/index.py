@@ -1,0 +1,58 @@
+"""What the results of a sweep say, remembered: DIR/index.json, a cache that may be deleted at any time.
+
+Reading ten thousand result files takes seconds, asking whether they have changed takes milliseconds. An
+entry counts only while the size and time of its files are those it was made from, so an index that is
+old, torn or written by two processes at once costs time and never an answer. Workers do not write it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scaling.errors import ScalingError
+from scaling.files import dumps, read_json, write_atomic
+
+NAME = "index.json"
+FORMAT = "scaling/sweep-index"
+VERSION = 1
+FILES = ("result.json", "config.json")  # an outcome is that of a config
+
+Signature = list[int]
+
+
+def load(folder: Path) -> dict[str, list[Any]]:
+    """Entries by cell, each its signature and what was remembered; none when there is no usable index."""
+    try:
+        content = read_json(folder / NAME, expect=FORMAT)
+    except ScalingError:
+        return {}
+    entries = content.get("cells")
+    known = content.get("version") == VERSION and isinstance(entries, dict)
+    return entries if known and entries is not None else {}
+
+
+def save(folder: Path, entries: Mapping[str, list[Any]]) -> None:
+    """Keep `entries`; a folder that may only be read stays without an index."""
+    content = {"format": FORMAT, "version": VERSION, "cells": entries}
+    try:
+        write_atomic(folder / NAME, dumps(content, indent=None) + "\n")
+    except ScalingError:
+        return
+
+
+def signature(folder: str) -> Signature | None:
+    """Size and time of a cell's deciding files; None while it has no result."""
+    found = []
+    for name in FILES:
+        try:
+            stat = os.stat(f"{folder}/{name}")
+        except OSError:
+            if name == FILES[0]:
+                return None
+            found += [0, 0]
+        else:
+            found += [stat.st_mtime_ns, stat.st_size]
+    return found
