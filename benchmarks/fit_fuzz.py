@@ -40,7 +40,7 @@ import pandas as pd
 
 from scaling.errors import ScalingError
 from scaling.files import dumps
-from scaling.laws.certificate import GRADIENT
+from scaling.laws.certificate import BLIND, GRADIENT
 from scaling.laws.estimate import FREE
 from scaling.laws.fit import Fit, fit
 from scaling.laws.intervals import SPARE
@@ -52,7 +52,7 @@ Rng = np.random.Generator
 DRAWS = 20
 LONGEST = 60  # seconds for one table; a longer one counts as hanging
 MEMORY = 6 << 30  # bytes of address space
-EXACT = 1e-3  # residual scales below it may be stated too large: the data are as good as noiseless
+EXACT = 3e-3  # residual scales below it may be stated too large: the data are as good as noiseless
 OUTLIERS = 1 / 6  # share of rows whose own loss a robust fit may disbelieve
 SLACK = 6.0  # residual scales by which a fitted loss may leave the range of the data
 SOUND = ("sound", "shuffled", "aliases", "read-only", "integers", "checkpoints", "long")
@@ -284,6 +284,8 @@ def doubts(found: Fit, runs: Runs, table: Table, weighted: bool) -> str:
         value, (low, high) = getattr(law, name), BOUNDS[name]
         if not low * (1 + 1e-9) < value < high * (1 - 1e-9) and name not in proof["at_bounds"]:
             return f"{name} at its bound, unflagged"
+    if not proof["condition_number"] <= BLIND and not any("singular" in note for note in found.notes):
+        return "a singular curvature, unflagged"
     n, d, seen = runs.params(), runs.tokens, runs.loss
     loss, low, high = found.predict(n, d)
     if not (np.isfinite(loss).all() and (low > 0).all() and (low < loss).all() and (loss < high).all()):

@@ -167,6 +167,9 @@ def test_the_verbs_end_to_end(tmp_path, own, capsys):
     kept = json.loads((tmp_path / "fit.json").read_text())
     assert "draws" not in shown and len(kept["draws"]["rows"]) == 20
     assert shown == {k: v for k, v in kept.items() if k != "draws"}
-    (tmp_path / "points.csv").write_text("flops\n1e300\n")
-    assert main(["predict", str(tmp_path / "fit.json"), str(tmp_path / "points.csv")]) in (0, 1)
-    assert "inf" not in capsys.readouterr().out
+    for absurd in ("flops\n1e300\n", "params,tokens\n1e9,1e10\n1e200,1e200\n"):
+        (tmp_path / "points.csv").write_text(absurd)
+        assert main(["predict", str(tmp_path / "fit.json"), str(tmp_path / "points.csv")]) == 1
+        shown = capsys.readouterr()
+        line = 3 if "1e9" in absurd else 2
+        assert f"points.csv, line {line}: lies over 1e+30 times beyond" in shown.err and not shown.out

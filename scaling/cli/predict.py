@@ -13,7 +13,8 @@ from scaling.cli import output
 if TYPE_CHECKING:
     from scaling.laws.fit import Fit
 
-FAR = 1000.0  # times the largest run's compute
+FAR = 1000.0  # times the largest run's compute: warned of
+NONSENSE = 1e30  # refused: more compute than this is a slip of the pen
 
 
 def command(
@@ -60,10 +61,10 @@ def command(
         names, rows = _read_points(points)
         added = _predict(load_fit(fit), rows, level)
     for row, a in zip(rows, added, strict=True):
-        if not all(math.isfinite(v) and v > 0 for v in a.values()):
+        if not all(math.isfinite(v) and v > 0 for v in a.values()) or a["extrapolation"] > NONSENSE:
             raise ScalingError(
-                f"{points}, line {row['line']}: the prediction there is beyond floating point; no run has"
-                " such params, tokens or flops."
+                f"{points}, line {row['line']}: lies over {NONSENSE:g} times beyond the largest run fitted,"
+                " where no law says anything; look for a slip in params, tokens or flops."
             )
     if out is not None:
         write_atomic(out, _csv(names, rows, added))

@@ -16,6 +16,7 @@ ONE_LINE = 1e-3  # residual share of ln N off a line in ln D below which the two
 DISAGREE = 2.0  # standard deviations between the prior and the data alone
 NO_LAW = 0.8  # residual scale over that of ln loss above which nothing is explained, WEAK: little
 WEAK = 0.4
+BLIND = 1e10  # condition number above which some combination of parameters is unknown
 FALLS = -1.5  # t value above which loss does not visibly fall with a variable
 GRADIENT = 1e-4  # largest remaining gradient, in standard errors
 

@@ -119,7 +119,8 @@ class Fit:
 
     def extrapolation(self, params: ArrayLike, tokens: ArrayLike) -> Floats:
         """6 N D over that of the largest run of the table."""
-        return 6.0 * floats(params) * floats(tokens) / self.c_max_6nd
+        with np.errstate(over="ignore"):
+            return 6.0 * floats(params) * floats(tokens) / self.c_max_6nd
 
     def to_dict(self) -> dict[str, Any]:
         draws = [[float(f"{v:.8g}") for v in row] for row in self.draws.tolist()]
@@ -276,6 +277,8 @@ def fit(
         notes.append(
             f"the law explains little: its residuals are {evidence['unexplained']:.0%} as wide as the losses"
         )
+    if evidence["condition_number"] > certify.BLIND:
+        notes.append("the curvature of the fit is singular: the table does not tell its parameters apart")
     free_bounds = certify.certificate(free)["at_bounds"]
     if free_bounds:
         notes.append(

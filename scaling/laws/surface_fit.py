@@ -104,7 +104,8 @@ class SurfaceFit:
 
     def extrapolation(self, params: Any, tokens: Any) -> Floats:
         """6 N D over that of the largest run of the table."""
-        return 6.0 * floats(params) * floats(tokens) / self.record["c_max_6nd"]
+        with np.errstate(over="ignore"):
+            return 6.0 * floats(params) * floats(tokens) / self.record["c_max_6nd"]
 
     def _complete(self, columns: Mapping[str, Any]) -> dict[str, Floats]:
         table = {name: np.atleast_1d(floats(v)) for name, v in columns.items()}
