@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from analysis.figures.inputs import Curve, Outcome
 from scaling.errors import ScalingError
-from scaling.files import read_json, sha256_json
-from scaling.laws.fit import Fit, load_fit
+from scaling.files import Kinds, check_fields, read_json, sha256_json
+from scaling.laws.fit import FORMAT, OTHER, Fit, load_fit
 from scaling.laws.isoflop import isoflop
 from scaling.planfiles import check_plan, read_results
 from scaling.results import read_result
@@ -61,6 +61,7 @@ class Evidence:
     missing: tuple[str, ...]
     problems: tuple[str, ...]
     derived: tuple[str, ...]
+    surface: Json | None = None  # fit.json of a family beyond the p-norm's, where that is what the folder has
 
     @property
     def name(self) -> str:
@@ -157,7 +158,8 @@ def read_folder(folder: str | Path) -> Evidence:
         "runs.csv", lambda path: read_runs(path, skip_bad=True),
         "no run can be shown; `scaling sweep` writes it",
     )  # fmt: skip
-    fit = get("fit.json", load_fit, "no law is fitted; `scaling fit` writes it")
+    any_fit = get("fit.json", _any_fit, "no law is fitted; `scaling fit` writes it")
+    fit, surface = (any_fit, None) if isinstance(any_fit, Fit) else (None, any_fit)
     bands = _bands(folder, runs, fit, problems, derived)
     plan = get("plan.json", _plan, "nothing is planned; `scaling plan` writes it")
     launched = _results(folder / "launch", problems)
@@ -173,7 +175,7 @@ def read_folder(folder: str | Path) -> Evidence:
     said = tuple(problem.replace(f"{folder}/", "") for problem in problems)  # a report is passed on
     return Evidence(
         folder, sweep, runs, fit, bands, plan, launched, cells, verdict, manifest,
-        tuple(missing), said, tuple(derived),
+        tuple(missing), said, tuple(derived), surface,
     )  # fmt: skip
 
 
@@ -186,6 +188,20 @@ def _json(format_name: str) -> Callable[[Path], Json]:
         return value
 
     return read
+
+
+def _any_fit(path: Path) -> Fit | Json:
+    """A fit of the p-norm family, or what the file says of another one; no law's own file is executed."""
+    value = read_json(path, expect=FORMAT)
+    law = value.get("law")
+    if not (isinstance(law, Mapping) and law.get("family") in OTHER):
+        return load_fit(path)
+    kinds: dict[str, Kinds] = {
+        **dict.fromkeys(("settings", "intervals", "certificate", "data", "forward"), dict), "notes": list,
+        "noise": (int, float), "settings.family": str, "data.rows": int,
+    }  # fmt: skip
+    check_fields(value, kinds, str(path))
+    return value
 
 
 def _plan(path: Path) -> Json:

@@ -45,10 +45,12 @@ def render(folder: str | Path) -> Written:
     """Write FOLDER/report.html and FOLDER/figures/*.png and *.svg.
 
     Whatever of sweep.json, runs.csv, fit.json, isoflop.json, plan.json, launch/ and verify.json is
-    there is used; what is missing or damaged is named in the report. Raises ScalingError when there
-    is nothing to report.
+    there is used; what is missing or damaged is named in the report. FOLDER may be given as its fit.json.
+    Raises ScalingError when there is nothing to report.
     """
     folder = Path(folder)
+    if folder.name == "fit.json" and folder.is_file():
+        folder = folder.parent
     evidence = read_folder(folder)
     drawings = write_figures(evidence)
     path = write_atomic(folder / PAGE, page(evidence, drawings))

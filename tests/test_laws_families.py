@@ -173,3 +173,21 @@ def test_the_verbs_end_to_end(tmp_path, own, capsys):
         shown = capsys.readouterr()
         line = 3 if "1e9" in absurd else 2
         assert f"points.csv, line {line}: lies over 1e+30 times beyond" in shown.err and not shown.out
+
+
+def test_the_report_shows_such_a_fit_without_running_its_law(tmp_path, own, capsys):
+    runs, out = tmp_path / "runs.csv", tmp_path / "fit.json"
+    sweep(0.004).table.to_csv(runs, index=False)
+    assert main(["fit", str(runs), "--family", own, "--out", str(out), "--bootstrap", "20"]) == 0
+    alpha = json.loads(out.read_text())["law"]["parameters"]["alpha"]
+    Path(own).unlink()
+    capsys.readouterr()
+    assert main(["report", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["problems"] == []
+    page = (tmp_path / "report.html").read_text()
+    assert "a law of the user&#x27;s own, mylaw.py" in page and f"{alpha:.4g}" in page
+    value = json.loads(out.read_text())
+    del value["certificate"]
+    out.write_text(json.dumps(value))
+    assert main(["report", str(tmp_path), "--json"]) == 0
+    assert "certificate" in " ".join(json.loads(capsys.readouterr().out)["problems"])

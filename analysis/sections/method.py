@@ -7,6 +7,7 @@ from typing import Any
 
 from analysis.folder import Evidence
 from analysis.html import EMPTY, Html, facts, fill, items, join, table
+from analysis.sections.surface import surface
 from analysis.sections.words import COUNTS, FLOPS, exponent, format_flops, format_percent, plural, sentence
 
 SYMBOLS = {"E": "E", "A": "A", "B": "B", "alpha": "α", "beta": "β", "g": "g"}
@@ -14,6 +15,8 @@ SYMBOLS = {"E": "E", "A": "A", "B": "B", "alpha": "α", "beta": "β", "g": "g"}
 
 def method(evidence: Evidence) -> Html:
     parts = [_sweep(evidence)]
+    if evidence.surface is not None:
+        return join([*parts, surface(evidence.surface)])
     if evidence.fit is None:
         return join([*parts, Html("<p>No law is fitted.</p>\n")])
     return join([*parts, _law(evidence), _exponents(evidence), _interval(evidence), _certificate(evidence)])
