@@ -49,6 +49,11 @@ __all__ = [
     "with_time",
 ]
 
+WELL_TUNED = (
+    "The time is that of a well-tuned trainer in the layout shown, with the failures expected of its chips. "
+    "Three published whole runs took 1.2, 1.5 and 3.1 times what this estimate says of them "
+    "(benchmarks/planner_anchors.py): measure a few steps and give them with --profile before spending."
+)
 LATENCY_STEPS = 24  # halvings of ln N: 0.01%, far below the grain of shapes
 GENERIC_CONTEXT = 2048  # tokens in the cache when a request is half way
 
@@ -98,6 +103,7 @@ def plan_under(
         figures["memory"] = found["memory"]["terms"]
         figures["step"] = {term["name"]: term["seconds"] for term in found["step"]["terms"]}
         notes = [one_card(plan["state"]["training_state_bytes"], done), *done.batch.warnings(), *notes]
+        notes.append(WELL_TUNED)
         if done.choice.layout.pipeline > 1:
             notes.insert(0, "The layout has a pipeline, which this trainer has not: for planning only.")
     found["alternatives"] = alternatives(source, run, budget.needs, cluster if hardware else None, chips)

@@ -1,12 +1,13 @@
 """How chips should share a run: every sensible layout, pruned by memory, ranked by predicted step time.
 
 The axes multiply to the number of chips. Tensor stays inside a node (its collectives cannot be hidden)
-and divides heads, kv heads and the feed-forward width; context divides the sequence, and leaves the
-node where sequences are long; pipeline divides the layers and is considered only where nothing else fits, since the trainer has none: it is for
-planning. What is left are ranks that see different sequences, so they must divide the batch. FSDP
-shards over all ranks, over a node, over a slice, or not at all. The micro-batch is a divisor of a
-rank's share. Of the remat policies the least that fits is taken: at equal micro-batch, recomputing
-more is never faster. All of it is analytic: some 30 microseconds a candidate.
+and divides heads, kv heads and the feed-forward width; context divides the sequence, and leaves the node
+where sequences are long; pipeline divides the layers and is considered only where nothing else fits or
+shares the batch, since the trainer has none: it is for planning, with the optimizer shared as Megatron
+does. What is left are ranks that see different sequences, so they must divide the batch. FSDP shards
+over all ranks, over a node, over a slice, or not at all. The micro-batch is a divisor of a rank's share.
+Of the remat policies the least that fits is taken: at equal micro-batch, recomputing more is never
+faster. All of it is analytic: some 30 microseconds a candidate.
 """
 
 from __future__ import annotations
@@ -86,9 +87,8 @@ def search_layout(
         raise Refusal(_why_not(work, chip, chips, limit, tally, device))
     step = estimate_step(work, best, chip, profile)
     memory = training_memory(work, best)
-    return Choice(
-        best, step, memory, limit, tally.tried, tally.fitting, why or _reason(best, memory, limit, device)
-    )
+    said = "; ".join(filter(None, (_reason(best, memory, limit), why)))
+    return Choice(best, step, memory, limit, tally.tried, tally.fitting, said)
 
 
 def candidates(
@@ -127,6 +127,8 @@ def _sharded(base: Layout, ranks: int, near: int, node: int) -> Iterator[Layout]
     """The ranks as data x fsdp: all sharded, sharded over a node or a slice, and only replicated."""
     inside = max(1, node // near)
     options = {ranks, min(inside, ranks), ranks // base.slices, 1}
+    if base.pipeline > 1:  # stages keep their weights and share the optimizer alone, as Megatron does
+        yield replace(base, data=ranks, fsdp=1, zero=1)
     for fsdp in sorted(options, reverse=True):
         if fsdp < 1 or ranks % fsdp:
             continue
@@ -167,14 +169,18 @@ def _fastest(
             if need > limit:
                 continue
             fitting += 1
-            seconds = sum(step_terms(work, layout, device, constants)[0].values())
+            seconds = _seconds(work, layout, device, constants)
             if best is None or seconds < best[0]:
                 best = (seconds, layout)
             break  # the other policies recompute more
     return (None if best is None else best[1]), Tally(tried, fitting, least)
 
 
-def _reason(layout: Layout, memory: Memory, limit: float, device: Device) -> str:
+def _seconds(work: Workload, layout: Layout, device: Device, constants: Constants) -> float:
+    return sum(step_terms(work, layout, device, constants)[0].values())
+
+
+def _reason(layout: Layout, memory: Memory, limit: float) -> str:
     """Why the layout looks as it does, in a few words."""
     said = [f"fastest of those that fit: {memory.total / limit:.0%} of the memory is used"]
     if layout.remat == "full":
