@@ -1,6 +1,6 @@
 """Is an exported model scored alike by lm-evaluation-harness, offline, on a task of local text?
 
-    python benchmarks/export_lm_eval.py RUN_DIR TEXT     (needs: pip install 'lm_eval[hf]' and the extra `export`)
+    python benchmarks/export_lm_eval.py RUN_DIR TEXT    (needs the extra `export` and lm_eval[hf])
 
 RUN_DIR is a run that kept its model, such as quickstart/launch/1; TEXT a file or folder. The run is
 exported, the harness reads the export through transformers and scores each text by rolling
