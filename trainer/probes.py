@@ -14,7 +14,6 @@ import dataclasses
 import json
 import os
 import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -66,7 +65,7 @@ def ladder(device: str, quick: bool = False) -> tuple[Probe, ...]:
     """
     if device == "cpu":
         rows = [
-            (32, 2, 64, 4, 256),
+            (16, 2, 64, 4, 256),
             (128, 2, 256, 4, 256),
             (256, 2, 128, 2, 1024),
             (64, 3, 128, 2, 1024),
@@ -116,26 +115,26 @@ def events(probes: Sequence[Probe], quick: bool = False) -> Iterator[dict[str, A
             yield {"event": "skipped", "name": wanted.name, "reason": reason}
             continue
         yield {"event": "compiled", "name": wanted.name, "compile_s": time.perf_counter() - began}
-    guess = {wanted: step(2) / 2 for wanted, step in ready.items()}
     # The difference of two calls leaves out what a call costs beside its steps (dispatch, the first
     # touch of its memory): a run makes a hundred steps a call. Probes take turns, so that another
-    # program's busy second falls on all of them alike.
-    seconds: dict[Probe, list[float]] = {wanted: [] for wanted in ready}
+    # program's busy second falls on all of them alike, and the fastest call of each kind counts.
+    steps = {p: max(FEWEST, min(CHUNK, round(CALL_S * FEWEST / run(FEWEST)))) for p, run in ready.items()}
+    calls: dict[Probe, list[tuple[float, float]]] = {p: [] for p in ready}
     for _ in range(QUICK_ROUNDS if quick else ROUNDS):
-        for wanted, step in ready.items():
-            steps = max(FEWEST, min(CHUNK, round(CALL_S / guess[wanted])))
-            seconds[wanted].append((step(steps) - step(1)) / (steps - 1))
-            guess[wanted] = max(1e-6, min(guess[wanted], seconds[wanted][-1]))
-    for wanted, values in seconds.items():
+        for p, run in ready.items():
+            calls[p].append((run(steps[p]), run(1)))
+    for p, pairs in calls.items():
+        rounds = [(long - short) / (steps[p] - 1) for long, short in pairs]
+        long, short = (min(kind) for kind in zip(*pairs, strict=True))
         yield {
             "event": "timed",
-            "name": wanted.name,
-            "shape": wanted.shape.to_dict(),
-            "seq": wanted.seq,
-            "batch": wanted.batch,
-            "step_time_s": statistics.median(values),
-            "fastest_s": min(values),
-            "slowest_s": max(values),
+            "name": p.name,
+            "shape": p.shape.to_dict(),
+            "seq": p.seq,
+            "batch": p.batch,
+            "step_time_s": max(1e-9, (long - short) / (steps[p] - 1)),
+            "fastest_s": min(rounds),
+            "slowest_s": max(rounds),
         }
     wall = time.perf_counter() - begin
     yield {"event": "done", "processor_share": min(1.0, (time.process_time() - used) / wall)}

@@ -35,6 +35,9 @@ VERSION = 1
 NOISE = 0.05  # log error expected of one timing and of the model together, before the rows speak
 NOISE_ROWS = 4.0  # how many rows that expectation is worth
 QUANTILE = 1.645  # of a normal: 90% within
+# Log error per factor e of FLOPs outside the measured range; a step of a third of the smallest one's
+# FLOPs came out 33% slow, one of 2.5 times the largest's 4% fast (benchmarks/planner_calibrate.py).
+BEYOND = 0.15
 
 
 class Seconds(NamedTuple):
@@ -122,6 +125,7 @@ class Profile:
 
 
 TERMS = ("fixed", "layers", "flops", "edges", "elements", "exponentials", "parameters")
+FLOPS = TERMS.index("flops")
 
 
 def terms(w: Workload, micro_steps: int = 1, recompute: bool = False) -> np.ndarray:
@@ -167,19 +171,22 @@ def terms(w: Workload, micro_steps: int = 1, recompute: bool = False) -> np.ndar
 @dataclass(frozen=True)
 class Roofline:
     """Fitted coefficients (logarithms, in the order of `TERMS`), their covariance, the noise of one
-    step time and the rows that the noise is known from.
+    step time, the rows that the noise is known from, and the FLOPs between which was measured.
     """
 
     log_costs: np.ndarray
     covariance: np.ndarray
     noise: float
     freedom: float
+    flops_range: tuple[float, float]
 
     def predict(self, counts: np.ndarray) -> Seconds:
         parts = np.exp(self.log_costs) * counts
         total = float(parts.sum())
         slope = parts / total
-        deviation = math.sqrt(float(slope @ self.covariance @ slope) + self.noise**2)
+        low, high = self.flops_range
+        outside = BEYOND * max(0.0, math.log(low / counts[FLOPS]), math.log(counts[FLOPS] / high))
+        deviation = math.sqrt(float(slope @ self.covariance @ slope) + self.noise**2 + outside**2)
         # Student's t: the noise itself is known from a few rows only (first term of its expansion).
         quantile = QUANTILE + (QUANTILE**3 + QUANTILE) / (4 * self.freedom)
         ratio = math.exp(quantile * deviation)
@@ -241,7 +248,14 @@ def fit_roofline(
     spent = len(theta) - float(np.trace(covariance @ np.diag(spread**-2.0)))
     freedom = NOISE_ROWS + max(0.0, len(seconds) - spent)
     noise = math.sqrt(squares / freedom)
-    return Roofline(theta, covariance * max(1.0, noise / NOISE) ** 2, noise, freedom)
+    flops = counts[:, FLOPS]
+    return Roofline(
+        log_costs=theta,
+        covariance=covariance * max(1.0, noise / NOISE) ** 2,
+        noise=noise,
+        freedom=freedom,
+        flops_range=(float(flops.min()), float(flops.max())),
+    )
 
 
 REQUIRED: dict[str, type | tuple[type, ...]] = {
