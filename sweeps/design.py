@@ -95,7 +95,8 @@ def _shape(fields: tuple[tuple[str, Any], ...], where: str) -> Shape:
 class Design:
     """The cells of a sweep and the choices they follow from.
 
-    `widths` is the ladder that all budgets share, `sizes` how many of them a budget was to have,
+    `widths` is the ladder that all budgets share, `sizes` how many of them a budget was to have (0: as
+    many as there are),
     `unique_tokens` the number of training tokens present (None: not limited), `notes` what the design
     had to leave out and why.
     """
@@ -202,8 +203,11 @@ def extend(design: Design, losses: Mapping[str, float]) -> Design:
 
     `losses` maps cell ids to measured losses; seeds of a size are averaged. A budget that cannot
     be opened further (no data left, too few steps, MOST_ADDED sizes added) gets a note instead.
-    Returns `design` itself when there is nothing to add and nothing new to say.
+    Returns `design` itself when there is nothing to add and nothing new to say, as for a design that
+    brackets no minimum (`sizes` 0: sweeps.optimal).
     """
+    if not design.sizes:
+        return design
     cells, notes, widths = list(design.cells), list(design.notes), set(design.widths)
     for budget in design.budgets:
         band = design.band(budget)

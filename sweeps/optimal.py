@@ -13,7 +13,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -40,6 +40,7 @@ REACH = 5.0  # sizes up to this factor from the expected optimum: D/N from 20 / 
 RATIO = 1.35  # between neighbouring sizes among the candidates
 EXCHANGES = 4
 REPEATS = 2
+TOPS = (3, 6, 12, 24)  # the dearest run takes at most one of these parts of a sweep's compute
 LEAST = 8  # runs: the law's six parameters and two to spare, what the fit asks for
 PRICE = 0.5  # with a limit on FLOPs, gain is divided by cost to this power while runs are added
 
@@ -254,3 +255,42 @@ def optimal_design(
     budgets = tuple(sorted({c.budget for c in bought}))
     widths = tuple(sorted({c.shape.width for c in bought}))
     return Design(family, seq, batch, budgets, widths, 0, rule, tuple(bought), unique_tokens, (note,))
+
+
+def informed_design(
+    family: ShapeFamily, target: float, *, top: float | None, flops: float | None, **how: Any
+) -> Design:
+    """`optimal_design`, with the dearest run chosen too where only the FLOPs of the whole sweep are given.
+
+    One run may take a TOPS-th of the compute; the share that leaves the least expected spread is kept.
+    """
+    if flops is not None and not target > flops:
+        raise UsageError(
+            f"--target {target:g}: the target must lie above the sweep's own budget ({flops:g})."
+        )
+    if top is not None:
+        return optimal_design(family, top, target, flops=flops, **how)
+    assert flops is not None
+    found, refused = [], []
+    for share in TOPS:
+        try:
+            design = optimal_design(family, flops / share, target, flops=flops, **how)
+        except ScalingError as error:
+            refused.append(error)
+            continue
+        found.append((_expected(design, target, how.get("noise", NOISE)), design))
+    if not found:
+        if refused:
+            raise refused[-1]
+        raise UsageError(
+            f"--target {target:g}: the target must lie above the sweep's own budget ({flops:g})."
+        )
+    return min(found, key=lambda pair: pair[0])[1]
+
+
+def _expected(design: Design, target: float, noise: float) -> float:
+    """Mean log spread of N_opt and L over the laws that designs are judged by, for designs of unlike tops."""
+    points = points_of(design.cells, design.seq)
+    laws = plausible_laws(LAWS, 0, max(design.budgets), design.rule.params_at(max(design.budgets)))
+    problem = problem_of(laws, points, target, "both", noise)
+    return float(np.log(spread(problem, np.arange(len(points.params)))).mean())

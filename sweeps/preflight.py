@@ -167,13 +167,13 @@ def preflight(design: Design, target: float, noise: float = NOISE) -> dict[str, 
     if runs < LEAST:
         raise ScalingError(f"the design has {runs} runs; at least {LEAST} are needed for a law.")
     reached = power(points_of(design.cells, design.seq), laws, target, noise, seed=1)
-    better = cheaper(design, reached, target, noise)
+    better = cheaper(design, reached, target, noise) if design.sizes else None
     return {
         "target": target,
         "noise": noise,
         "laws": len(laws),
         "power": reached.to_dict(),
-        "bands": bands(design, laws, noise),
+        "bands": bands(design, laws, noise) if design.sizes else [],  # an informed design has no bands
         "cheaper": None if better is None else better[1].to_dict(),
     }
 

@@ -35,6 +35,8 @@ def requested(folder: str | Path, options: Mapping[str, Any], recipe: Path | Non
         options = {**options, "recipe": Recipe.from_dict(values, str(recipe))}
     if "budgets" in options and "seeds" not in options:
         options = {**options, "seeds": (1,)}
+    if "budgets" in options and ("flops" in options or "runs" in options):
+        options = {**options, "top": max(options["budgets"])}
     sweep = prepare(folder, replace(settings, **options))
     if there is None:
         return sweep
@@ -48,7 +50,7 @@ def settings_of(sweep: Sweep) -> Settings:
     return Settings(
         data=sweep.data.source if sweep.data.source.startswith(EXTERNAL) else str(sweep.data_folder),
         budgets=design.budgets,
-        sizes=design.sizes,
+        sizes=design.sizes or Settings().sizes,
         rule=design.rule,
         recipe=sweep.recipe,
         family=family,

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scaling.errors import ScalingError
+from scaling.errors import ScalingError, UsageError
 from scaling.files import from_mapping
 from scaling.recipe import Recipe
 from scaling.shape import ShapeFamily
@@ -19,15 +19,23 @@ from sweeps.design import FEW_STEPS, Cell, Design, OptimumRule, extend, isoflop_
 from sweeps.engines.base import Engine, Task, failures
 from sweeps.engines.local import LocalEngine
 from sweeps.engines.progress import Quiet
+from sweeps.optimal import informed_design
 from sweeps.same_run import refuse_others
 from sweeps.store import Sweep
 from sweeps.timing import COMPILE_S, training_seconds, wall_seconds
 from sweeps.worker import DEFAULT_RUNNER
 
+MANY_RUNS = 24  # of a sweep given by its FLOPs alone: more of them would be small ones
+
 
 @dataclass(frozen=True)
 class Settings:
-    """What a sweep is asked to do. `family` are fields of ShapeFamily; the vocabulary is the data's."""
+    """What a sweep is asked to do. `family` are fields of ShapeFamily; the vocabulary is the data's.
+
+    With `target` and `runs` or `flops` the cells are chosen for what they tell of the plan at `target`
+    FLOPs (sweeps.optimal): at most `runs` of them, none dearer than `top`, `flops` in all. Otherwise every
+    budget gets `sizes` sizes (sweeps.design.isoflop_design).
+    """
 
     data: str = "builtin:stdlib"
     tokenizer: str = "bytes"
@@ -40,6 +48,10 @@ class Settings:
     rule: OptimumRule = field(default_factory=OptimumRule)
     recipe: Recipe = field(default_factory=Recipe)
     family: dict[str, Any] = field(default_factory=dict)
+    target: float | None = None
+    runs: int | None = None
+    flops: float | None = None
+    top: float | None = None
 
 
 def prepare(folder: str | Path, settings: Settings) -> Sweep:
@@ -53,20 +65,40 @@ def prepare(folder: str | Path, settings: Settings) -> Sweep:
     folder.mkdir(parents=True, exist_ok=True)
     data = prepare_data(folder, settings.data, settings.tokenizer)
     family = from_mapping(ShapeFamily, {**settings.family, "vocab": data.vocab}, "family")
-    design = isoflop_design(
+    return Sweep(folder, _design(settings, family, data.train_tokens), settings.recipe, data)
+
+
+def _design(settings: Settings, family: ShapeFamily, train_tokens: int) -> Design:
+    seq, batch = settings.recipe.seq, settings.recipe.batch
+    unique = usable_tokens(train_tokens, seq)
+    if settings.runs is None and settings.flops is None:
+        return isoflop_design(
+            family,
+            settings.budgets,
+            seq=seq,
+            batch=batch,
+            sizes=settings.sizes,
+            seeds=settings.seeds,
+            first_seed=settings.first_seed,
+            rule=settings.rule,
+            widths=settings.widths,
+            ratio=settings.ratio,
+            unique_tokens=unique,
+        )
+    if settings.target is None:
+        raise UsageError("--runs and --budget choose the runs for a target: give --target FLOPS.")
+    return informed_design(
         family,
-        settings.budgets,
-        seq=settings.recipe.seq,
-        batch=settings.recipe.batch,
-        sizes=settings.sizes,
-        seeds=settings.seeds,
-        first_seed=settings.first_seed,
+        settings.target,
+        top=max(settings.budgets) if settings.top is None and settings.flops is None else settings.top,
+        seq=seq,
+        batch=batch,
+        runs=MANY_RUNS if settings.runs is None else settings.runs,
+        flops=settings.flops,
         rule=settings.rule,
-        widths=settings.widths,
-        ratio=settings.ratio,
-        unique_tokens=usable_tokens(data.train_tokens, settings.recipe.seq),
+        unique_tokens=unique,
+        first_seed=settings.first_seed,
     )
-    return Sweep(folder, design, settings.recipe, data)
 
 
 def preview(sweep: Sweep, workers: int | None = None, engine: Engine | None = None) -> dict[str, Any]:

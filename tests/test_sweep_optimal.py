@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from sweep_helpers import SMALL, settings, tokens, workers_import_fakes  # noqa: F401
+from sweep_helpers import LAW, SMALL, settings, tokens, workers_import_fakes  # noqa: F401
 from typer.testing import CliRunner
 
 from scaling.cli.main import app
@@ -164,14 +164,35 @@ def test_the_next_runs_lower_the_expected_waste_and_stop_when_it_is_low():
     assert min(alone) == pytest.approx(found.sd[1])
 
 
+def test_a_sweep_designs_itself_through_the_command(tokens, tmp_path, workers_import_fakes):  # noqa: F811
+    """--budget and --target choose the runs; the folder then holds exactly those, and trains them."""
+    folder = tmp_path / "sweep"
+    ask = ["sweep", str(folder), "--data", str(tokens), "--budget", "5e11", "--target", "1e13", "--json"]
+    preview = json.loads(CliRunner().invoke(app, [*ask, "--dry-run"]).stdout)
+    assert preview["flops"] <= 5e11 * 1.001 and 8 <= len(preview["cells"]) <= 24
+    assert preview["preflight"]["power"]["params_lo"] < 1 < preview["preflight"]["power"]["params_hi"]
+    assert not (folder / "sweep.json").exists()
+    done = run(prepare(folder, settings(tokens, target=1e13, flops=5e11)), workers=2, runner=LAW)
+    assert done["done"] == done["cells"] >= 8  # no band is widened: there is none
+    found = fit(Runs.from_frame(store.to_frame(folder)), bootstrap=40)
+    grid = json.loads(CliRunner().invoke(app, [*ask[:4], "--target", "1e13", "--dry-run", "--json"]).stdout)
+    assert grid["preflight"]["bands"] and found.certificate["converged"]
+    for wrong, said in (
+        (["--runs", "9"], "give --target"),
+        (["--budget", "1e14", "--target", "1e13"], "above the"),
+    ):
+        refused = CliRunner().invoke(app, [*ask[:4], *wrong, "--dry-run"])
+        assert refused.exit_code != 0 and said in str(refused.exception)
+
+
 def test_next_through_the_command(tokens, tmp_path, workers_import_fakes, monkeypatch):  # noqa: F811
     """A sweep by a known law; `next --run` adds its proposal, trains it, and knows more afterwards."""
     import sweeps.sweep
 
     folder = tmp_path / "sweep"
-    run(prepare(folder, settings(tokens)), workers=2, runner="fake_runner:run_by_law")
+    run(prepare(folder, settings(tokens)), workers=2, runner=LAW)
     before = len(store.open_sweep(folder).design.cells)
-    monkeypatch.setattr(sweeps.sweep.run, "__defaults__", (None, None, "fake_runner:run_by_law", None))
+    monkeypatch.setattr(sweeps.sweep.run, "__defaults__", (None, None, LAW, None))
     ask = ["next", str(folder), "--target", "1e13", "--batch", "2", "--waste", "0", "--json"]
     first = CliRunner().invoke(app, [*ask, "--run", "--workers", "2"])
     assert first.exit_code == 0, first.output

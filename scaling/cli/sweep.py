@@ -32,6 +32,19 @@ def command(
         str | None, typer.Option(help="The ladder's widths, comma-separated; chosen if not given.")
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="JSON file with fields of the training recipe.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="FLOPs of the run to be planned: what the sweep is judged by.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="FLOPs of the whole sweep: at most 24 runs, chosen for --target.")
+    ] = None,
+    runs: Annotated[
+        int | None, typer.Option(help="At most that many runs, none above --budgets, chosen for --target.")
+    ] = None,
+    noise: Annotated[
+        float,
+        typer.Option(help="Log loss between seeds, for the simulations of --dry-run --target.", min=1e-6),
+    ] = 0.005,
     workers: engines.Workers = None,
     engine: engines.EngineName = "local",
     results: engines.Results = None,
@@ -48,6 +61,11 @@ def command(
     slurm_setup: engines.Setup = None,
     slurm_poll: engines.Poll = None,
     slurm_grace: engines.Grace = None,
+    ray_address: engines.RayAddress = None,
+    ray_cpus: engines.RayCpus = None,
+    ray_gpus: engines.RayGpus = None,
+    ray_resource: engines.RayResources = None,
+    ray_timeout: engines.RayTimeout = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show cells, FLOPs and time; train nothing (the data is built).")
     ] = False,
@@ -56,10 +74,16 @@ def command(
     """Train the small runs of a design; resumes where it stopped.
 
     Every budget trains several sizes of one family of shapes, so that its loss has a minimum in
-    between. The same command on the same folder skips what is done; without options it goes on with
-    what the folder holds. Results land in FOLDER/runs.csv.
+    between. With --target and --budget (or --runs) the runs are chosen instead for what they tell of the
+    plan: fewer, and far from the optima. --dry-run --target simulates what the design would tell. The same
+    command on the same folder skips what is done; without options it goes on with what the folder holds.
+    Results land in FOLDER/runs.csv.
+
+    Example: scaling sweep DIR --budget 1e13 --target 1e14 --dry-run
     """
+    from scaling.quantities import parse_flops
     from sweeps.engines.progress import for_stderr
+    from sweeps.preflight import preflight
     from sweeps.request import numbers, requested
     from sweeps.sweep import preview, run
 
@@ -72,10 +96,17 @@ def command(
         "seeds": numbers(seeds, "--seeds", whole=True),
         "first_seed": seed,
         "widths": numbers(widths, "--widths", whole=True),
+        "runs": runs,
+        "flops": None if budget is None else parse_flops(budget, "--budget"),
     }
+    goal = None if target is None else parse_flops(target, "--target")
+    if runs is not None or budget is not None:
+        asked["target"] = goal
     sweep = requested(folder, {name: value for name, value in asked.items() if value is not None}, recipe)
     plan = preview(sweep, workers, chosen)
     if dry_run:
+        if goal is not None:
+            plan["preflight"] = preflight(sweep.design, goal, noise)
         emit(plan, as_json, lambda: show_preview(plan))
         return
     say(headline(plan))
@@ -124,6 +155,38 @@ def show_preview(plan: dict[str, Any]) -> None:
         f"data: {data['source']}, {format_count(data['train_tokens'])} training tokens; no run repeats any."
     )
     print(f"{headline(plan)} (time: a stated guess for one core; it corrects itself while runs finish).")
+    if "preflight" in plan:
+        show_preflight(plan["preflight"])
+
+
+def show_preflight(found: dict[str, Any]) -> None:
+    """What simulation says of the design, over plausible laws and noise between seeds."""
+    from scaling.quantities import format_flops
+
+    def line(power: dict[str, Any]) -> tuple[str, ...]:
+        return (
+            str(power["runs"]),
+            format_flops(power["flops"]),
+            f"{power['params_lo'] - 1:+.0%} to {power['params_hi'] - 1:+.0%}",
+            f"{power['loss_lo'] - 1:+.1%} to {power['loss_hi'] - 1:+.1%}",
+        )
+
+    print(
+        f"simulated over {found['laws']} plausible laws, noise {found['noise']:g} in log loss: "
+        f"error of the plan at {format_flops(found['target'])} FLOPs (90%)"
+    )
+    rows = [("this design", *line(found["power"]))]
+    if found["cheaper"]:
+        rows.append(("as good, cheaper", *line(found["cheaper"])))
+    table(["design", "runs", "FLOPs", "size", "loss"], rows)
+    for band in found["bands"]:
+        bias = "" if band["bias"] is None else f"; a parabola's bias in N: {band['bias']:+.1%}"
+        share = f"minimum bracketed in {band['bracketed']:.0%} of tables"
+        print(f"budget {format_flops(band['budget'])}: {share}{bias}")
+    if found["cheaper"]:
+        cheap, top = found["cheaper"], max(band["budget"] for band in found["bands"])
+        asked = f"--runs {cheap['runs']} --budget {cheap['flops']:.4g} --budgets {top:g}"
+        print(f"the cheaper design: {asked} --target {found['target']:g}".replace("e+", "e"))
 
 
 def show_done(done: dict[str, Any]) -> None:
