@@ -77,13 +77,16 @@ class Priced:
         return DataConstrainedLaw(self.law)
 
     def loss(self, params: Floats | float, tokens: Floats | float) -> Floats:
+        """Where nothing repeats, the law itself: it was fitted to sizes on both sides of its optimum."""
+        single = self.law.loss(params, tokens)
         if self.unique_tokens is None:
-            return self.law.loss(params, tokens)
-        return self.constrained.loss(params, tokens, self.unique_tokens)
+            return single
+        repeated = self.constrained.loss(params, tokens, self.unique_tokens)
+        return np.where(np.asarray(tokens) <= self.unique_tokens, single, repeated)
 
     def effective(self, params: float, tokens: float) -> tuple[float, float]:
         """(N', D'): the run without repetition that the law holds to be as good."""
-        if self.unique_tokens is None:
+        if self.unique_tokens is None or tokens <= self.unique_tokens:
             return params, tokens
         n, d = self.constrained.effective(params, tokens, self.unique_tokens)
         return float(n), float(d)
@@ -130,9 +133,8 @@ def allocate(law: PNormLaw, flops: float, needs: Needs = PLAIN) -> Allocation:
         params = needs.params_max
         shaped.append(needs.cap_of)
     tokens = flops / (6 * params)
-    if unique is not None and tokens > unique:
-        priced = Priced(law, unique)
-    return Allocation(flops, params, tokens, float(priced.loss(params, tokens)), tuple(shaped))
+    loss = float(Priced(law, unique).loss(params, tokens))
+    return Allocation(flops, params, tokens, loss, tuple(shaped))
 
 
 def flops_for_loss(law: PNormLaw, loss: float, needs: Needs = PLAIN) -> float:

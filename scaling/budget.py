@@ -33,7 +33,6 @@ GRAIN = 0.01  # of the fixed grid in ln C
 LEAST, MOST = 1400, 7800  # its ends, in grains: 1.2e6 to 7e33 FLOPs
 BEYOND = 10  # grains above the first crossing in which a larger compute may still keep the limit
 FINE = 5e-4  # of ln C, between two points of the grid
-ABSURD = 1e-4  # of the peak: a run slower than this is not what binds
 PEAK_SLACK = 0.2  # shapes with a large vocabulary execute fewer FLOPs than 6 N D counts
 
 
@@ -225,11 +224,8 @@ def _fits(
     limit: _Limit,
 ) -> tuple[bool, Refusal | None]:
     """Whether a compute can be had; the Refusal that stands in the way when it is not the limit itself."""
-    ideal = cluster.least_seconds(flops, chips)
-    if PEAK_SLACK * ideal > limit.seconds:
+    if PEAK_SLACK * cluster.least_seconds(flops, chips) > limit.seconds:
         return False, None
-    if ideal / ABSURD < limit.seconds:
-        return True, None
     try:
         return limit.keeps(execute(source.sized(flops, needs), cluster, chips)), None
     except Refusal as refusal:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scaling.allocation import PLAIN, Needs
+from scaling.allocation import PLAIN, Allocation, Needs
 from scaling.confirm import confirmations
 from scaling.files import sha256_json, to_jsonable
 from scaling.laws.constrained import CITATION
@@ -136,7 +136,7 @@ def plan_fit(
                 "level": LEVEL,
             },
             "allocation": to_jsonable(found),
-            "price": priced_keys(law, found, needs),
+            "price": priced_keys(law, found, Allocation(flops, best_n, best_d, best_loss), needs),
             "band": {
                 "waste": waste,
                 "params_lo": low,

@@ -109,7 +109,7 @@ def plan_published(
             "convention": law.convention,
             "optimum": to_jsonable(best) | {"tokens_per_param": best.tokens / best.params, "level": LEVEL},
             "allocation": to_jsonable(run.allocation),
-            "price": priced_keys(surface, run.allocation, needs),
+            "price": priced_keys(surface, run.allocation, source.allocate(flops, PLAIN), needs),
             "band": {
                 "waste": waste,
                 "params_lo": low,

@@ -94,10 +94,11 @@ def _bought(plan: Plan) -> list[str]:
     asked = budget["asked"]
     with_what = []
     if "seconds" in asked:
-        with_what.append(f"{format_duration(asked['seconds'])} on {budget['chips']:,} chips")
+        chips = "chip" if budget["chips"] == 1 else "chips"
+        with_what.append(f"{format_duration(asked['seconds'])} on {budget['chips']:,} {chips}")
     if "usd" in asked:
         with_what.append(format_money(asked["usd"]))
-    line = f"{' and '.join(with_what)} buy {said}: {budget['binding']} is what binds"
+    line = f"That is {said}, for {' and '.join(with_what)}: {budget['binding']} is what binds"
     if budget["binding"] == "memory":
         line += (
             "; no larger size fits, so the rest of the budget goes into more tokens than this size's optimum"

@@ -14,33 +14,37 @@ from scaling.sizing import safe_range
 SPAN, POINTS = math.log(16.0), 641  # sizes looked at on either side of the optimum, and how finely
 
 
-def priced_keys(law: PNormLaw | None, found: Allocation, needs: Needs) -> dict[str, Any] | None:
-    """The price of an allocation beside the law's optimum at the same compute; None where nothing moved it.
+def priced_keys(
+    law: PNormLaw | None, found: Allocation, own: Allocation, needs: Needs
+) -> dict[str, Any] | None:
+    """The price of an allocation beside `own`, the optimum at the same compute; None where nothing moved it.
 
-    `training_waste` is the share of the compute that the optimum would have saved for the same loss.
+    `training_waste` is the share of the compute that the optimum would have saved for the same loss. The
+    law converts losses to ratios of compute only, so its 6 N D meets no other count of FLOPs.
     With serving, `lifetime_flops` = 6 N D + 2 N S is set against that of the training-optimal run of the
     same loss; with unique tokens, `repetition_loss` is what repeating costs this run.
     """
     if law is None or not found.shaped_by:
         return None
-    equal = float(law.compute_for_loss(found.loss))
+    share = float(law.compute_for_loss(found.loss) / law.compute_for_loss(own.loss))
+    equal = share * found.flops
     priced: dict[str, Any] = {
         "shaped_by": list(found.shaped_by),
-        "training_waste": 1 - equal / found.flops,
+        "training_waste": 1 - share,
         "loss": found.loss,
-        "loss_of_optimum": float(law.loss(*law.optimum(found.flops))),
-        "params_of_optimum": float(law.optimum(found.flops)[0]),
+        "loss_of_optimum": own.loss,
+        "params_of_optimum": own.params,
     }
     if needs.serve_tokens:
-        n, _ = law.optimum(equal)
-        plain = equal + 2 * float(n) * needs.serve_tokens
+        n = own.params * share**law.a
+        plain = equal + 2 * n * needs.serve_tokens
         mine = found.flops + 2 * found.params * needs.serve_tokens
         priced |= {
             "serve_tokens": needs.serve_tokens,
             "lifetime_flops": mine,
             "lifetime_flops_of_equal_loss": plain,
             "lifetime_saving": 1 - mine / plain,
-            "params_of_equal_loss": float(n),
+            "params_of_equal_loss": n,
         }
     if needs.unique_tokens is not None:
         single = float(law.loss(found.params, found.tokens))

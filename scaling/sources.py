@@ -164,6 +164,10 @@ class FitSource:
             return Allocation(flops, params, tokens, loss)
         shape = self.shape_of(target)
         tokens = flops / shape.flops_per_token(self.seq, self.counted) * shape.params(self.count) / target
+        if needs.unique_tokens is not None and tokens <= needs.unique_tokens:
+            shaped = tuple(name for name in shaped if name != "--unique-tokens")
+        if not shaped:  # in this accounting the data do suffice
+            return Allocation(flops, params, members.optimum(self.fit.law)[1], loss)
         priced = needs.priced(self.fit.law)
         return Allocation(flops, target, tokens, float(priced.loss(target, tokens)), shaped)
 

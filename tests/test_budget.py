@@ -226,6 +226,15 @@ def test_a_law_without_a_surface_says_what_it_cannot_price():
 # Fits of the user's own
 
 
+def test_limits_so_tight_that_overhead_is_all_still_bind(fitted):
+    """A byte model on one H100 runs at a millionth of its peak: minutes still buy a run, seconds do not."""
+    cluster = Cluster(H100, 1)
+    budget = solve(fitted, Limits(seconds=900), PLAIN, cluster)
+    assert 0.9 * 900 < execute(fitted.sized(budget.flops, PLAIN), cluster, 1).seconds <= 900
+    with pytest.raises(Refusal, match="too little for any run"):
+        solve(fitted, Limits(seconds=1e-3), PLAIN, cluster)
+
+
 def test_a_fit_s_target_loss_inverts_its_plan_in_the_exact_accounting(fitted):
     for flops in (3e12, 1e13, 1e14):
         loss = fitted.allocate(flops, PLAIN).loss

@@ -218,6 +218,7 @@ def test_the_plan_in_words_lies_beside_it(capsys, tmp_path):
         ([], 2, "--flops"),
         (["--days", "30"], 2, "--days needs --accelerator"),
         (["--days", "30", "--accelerator", "h100"], 2, "--days needs --chips"),
+        (["--days", "1 fortnight", "--accelerator", "h100", "--chips", "8"], 2, "a duration with a unit"),
         (["--days", "soon", "--accelerator", "h100", "--chips", "8"], 2, "--days"),
         (["--days", "30", "--accelerator", "h100", "--chips", "8", "--utilisation", "0.4"], 2, "leave one"),
         (["--budget-usd", "1e6"], 2, "--budget-usd needs --accelerator"),

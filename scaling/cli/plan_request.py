@@ -24,11 +24,10 @@ MOST_CHIPS = 10**8
 def parse_days(text: str) -> float:
     """`30` means days; with a unit it is any duration."""
     try:
-        return parse_number(text, "--days") * DAY
-    except UsageError as error:
-        if "must be above" in str(error) or "finite" in str(error):
-            raise
+        float(text)
+    except ValueError:  # not a bare number: `1m` is a minute here, not a million days
         return parse_duration(text, "--days")
+    return parse_number(text, "--days") * DAY
 
 
 def parse_cluster(
@@ -98,8 +97,16 @@ def parse_source(
         loaded, family = load_fit(fit), None if words is None else generic_family(words)
 
         def by_fit(flops: float, needs: Needs) -> dict[str, Any]:
-            settings = {"convention": convention, "seq": length, "waste": waste, "force": force}
-            return plan_fit(flops, loaded, family, needs=needs, **settings)
+            return plan_fit(
+                flops,
+                loaded,
+                family,
+                convention=convention,
+                seq=length,
+                waste=waste,
+                force=force,
+                needs=needs,
+            )
 
         return fit_source(loaded, family, None, convention, length, []), by_fit, None
 
