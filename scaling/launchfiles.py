@@ -43,13 +43,13 @@ RESOURCE_OF_VENDOR = {"NVIDIA": "nvidia.com/gpu", "AMD": "amd.com/gpu", "Google"
 class Nodes(NamedTuple):
     """How the chips of a plan come as machines."""
 
-    count: int
+    number: int
     chips_each: int
 
     @property
     def processes(self) -> int:
         """One per chip, as JAX expects under Slurm."""
-        return self.count * self.chips_each
+        return self.number * self.chips_each
 
 
 def write_files(folder: str | Path, plan: Mapping[str, Any], plan_path: Path | None = None) -> list[Path]:
@@ -130,7 +130,7 @@ def slurm_job(plan: Mapping[str, Any], nodes: Nodes, folder: Path) -> str:
 # Plan {plan["seal"][:12]}; expected {expected}, at most {most} (90%).
 # Fill in first: partition and account below; data and data_sha256 in config.json, where they say {FILL_IN}.
 #SBATCH --job-name=scaling-{plan["seal"][:8]}
-#SBATCH --nodes={nodes.count}
+#SBATCH --nodes={nodes.number}
 #SBATCH --ntasks-per-node={nodes.chips_each}
 #SBATCH --gres=gpu:{nodes.chips_each}
 #SBATCH --time={most}
@@ -165,8 +165,8 @@ spec:
       replicas: 1
       template:
         spec:
-          parallelism: {nodes.count}
-          completions: {nodes.count}
+          parallelism: {nodes.number}
+          completions: {nodes.number}
           completionMode: Indexed
           backoffLimit: 0
           template:
@@ -175,7 +175,7 @@ spec:
               containers:
                 - name: train
                   image: {FILL_IN}
-                  command: [python, -m, scaling.cli.main, run-cell, /run, --processes, "{nodes.count}"]
+                  command: [python, -m, scaling.cli.main, run-cell, /run, --processes, "{nodes.number}"]
                   ports:
                     - containerPort: {PORT}
                   env:
@@ -202,7 +202,7 @@ def sky_task(plan: Mapping[str, Any], nodes: Nodes) -> str:
     return f"""# {_title(plan)}
 # sky launch task.sky.yaml; fill in the bucket that holds config.json and the data.
 name: scaling-{plan["seal"][:8]}
-num_nodes: {nodes.count}
+num_nodes: {nodes.number}
 resources:
   accelerators: {name}:{nodes.chips_each}
 file_mounts:

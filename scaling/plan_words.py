@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from scaling.quantities import (
@@ -41,7 +41,7 @@ class Grid(NamedTuple):
 
     title: str
     columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     marked: frozenset[int] = frozenset()
 
 
@@ -328,10 +328,12 @@ def _alternatives(plan: Plan) -> Grid:
                 format_duration(row["decode_s_per_token"]),
             ]
         rows.append(tuple(cells))
-    columns = ("run", "params", "tokens", "FLOPs", "loss", "waste", "serve FLOPs/token")
+    columns = ["run", "params", "tokens", "FLOPs", "loss", "waste", "serve FLOPs/token"]
     if timed:
-        columns = (*columns, "time", "cost", "a token takes")
-    return Grid("What else is sensible: nothing below is beaten in size, compute and loss", columns, rows)
+        columns += ["time", "cost", "a token takes"]
+    return Grid(
+        "What else is sensible: nothing below is beaten in size, compute and loss", tuple(columns), rows
+    )
 
 
 def _chips(plan: Plan) -> Grid:
