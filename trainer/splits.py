@@ -58,13 +58,13 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def shingles(text: bytes) -> np.ndarray:
-    """Sorted unique 64-bit hashes of the word 5-grams of `text` (one of all its words if it has fewer)."""
+def shingles(text: bytes, words_each: int = SHINGLE_WORDS) -> np.ndarray:
+    """Sorted unique 64-bit hashes of the word n-grams of `text` (one of all its words if it has fewer)."""
     pieces = [_word_hashes(text[i : i + PIECE]) for i in range(0, len(text), PIECE)]
     words = np.concatenate(pieces) if pieces else np.zeros(0, np.uint64)
     if not len(words):
         return words
-    size = min(SHINGLE_WORDS, len(words))
+    size = min(words_each, len(words))
     count = len(words) - size + 1
     total = np.zeros(count, np.uint64)
     for i in range(size):

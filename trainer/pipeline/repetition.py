@@ -1,0 +1,120 @@
+"""How much a text repeats itself: lines, paragraphs and word n-grams (Rae et al. 2021, table A1).
+
+n-grams are compared by 64-bit hashes of word numbers in numpy: two that differ are taken for equal
+with a probability of about n^2/2^65, 3e-10 for the longest text that the rules let through.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+TOP = {2: 0.20, 3: 0.18, 4: 0.16}
+DUPLICATE = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
+REPETITION = {
+    "gopher-repetition-lines": "at most 30% of lines are repeats",
+    "gopher-repetition-line-chars": "at most 20% of characters are in repeated lines",
+    "gopher-repetition-paragraphs": "at most 30% of paragraphs are repeats",
+    "gopher-repetition-paragraph-chars": "at most 20% of characters are in repeated paragraphs",
+    **{
+        f"gopher-repetition-top-{n}-gram": f"at most {share:.0%} of characters in the commonest word {n}-gram"
+        for n, share in TOP.items()
+    },
+    **{
+        f"gopher-repetition-{n}-grams": f"at most {share:.0%} of characters in repeated word {n}-grams"
+        for n, share in DUPLICATE.items()
+    },
+}
+_PARAGRAPH = re.compile(r"\n{2,}")
+_PRIME = np.uint64(0x9E3779B97F4A7C15)
+
+
+def find_duplicates(parts: list[str]) -> tuple[int, int]:
+    """(how many parts repeat an earlier one, their characters)."""
+    seen: set[str] = set()
+    count = characters = 0
+    for part in parts:
+        if part in seen:
+            count += 1
+            characters += len(part)
+        else:
+            seen.add(part)
+    return count, characters
+
+
+def repetition(text: str, words: list[str], lines: list[str], rules: frozenset[str]) -> set[str]:
+    """The rules of `REPETITION`, of those asked for, that the text breaks."""
+    broken: set[str] = set()
+    length = max(1, len(text))
+    for kind, parts in (("line", lines), ("paragraph", _PARAGRAPH.split(text.strip()))):
+        if f"gopher-repetition-{kind}s" in rules or f"gopher-repetition-{kind}-chars" in rules:
+            count, characters = find_duplicates(parts)
+            if count / max(1, len(parts)) > 0.3:
+                broken.add(f"gopher-repetition-{kind}s")
+            if characters / length > 0.2:
+                broken.add(f"gopher-repetition-{kind}-chars")
+    if any(name.endswith(("gram", "grams")) for name in rules):
+        broken |= _n_grams(words, length)
+    return broken & rules
+
+
+def _n_grams(words: list[str], length: int) -> set[str]:
+    numbers = {word: i for i, word in enumerate(dict.fromkeys(words), 1)}
+    ids = np.fromiter(map(numbers.__getitem__, words), np.uint64, len(words))
+    ends = np.zeros(len(words) + 1, np.int64)  # ends[i]: characters of the first i words, a blank after each
+    np.cumsum(np.fromiter(map(len, words), np.int64, len(words)) + 1, out=ends[1:])
+    broken = set()
+    keys = ids
+    for n in range(2, 11):
+        if len(words) < n:
+            break
+        keys = keys[:-1] * _PRIME + ids[n - 1 :]
+        keys ^= keys >> np.uint64(29)
+        sizes = ends[n:] - ends[:-n] - 1  # characters of each n-gram
+        if n in TOP:
+            if _most_common(keys, sizes) > TOP[n] * length:
+                broken.add(f"gopher-repetition-top-{n}-gram")
+        else:
+            characters = _repeated(keys, sizes, n, DUPLICATE[n] * length)
+            if characters is None:
+                break  # no n-gram occurs twice, so no longer one does
+            if characters > DUPLICATE[n] * length:
+                broken.add(f"gopher-repetition-{n}-grams")
+    return broken
+
+
+def _most_common(keys: np.ndarray, sizes: np.ndarray) -> int:
+    """Characters of all occurrences of the commonest n-gram; of several, the one that comes first."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    counts = np.diff(np.r_[starts, len(keys)])
+    most = counts.max()
+    return int(most * sizes[order[starts[counts == most]].min()])
+
+
+def _repeated(keys: np.ndarray, sizes: np.ndarray, n: int, limit: float) -> int | None:
+    """Characters of n-grams seen before, each word counted once; None where no n-gram occurs twice.
+
+    The text is read from the left, and a repeated n-gram is stepped over whole. That needs a loop,
+    run only where all that repeats could exceed `limit`.
+    """
+    order = np.argsort(keys, kind="stable")
+    again = order[1:][keys[order[1:]] == keys[order[:-1]]]
+    if not len(again):
+        return None
+    # The loop counts some of these and nothing else.
+    if int(sizes[again].sum()) <= limit:
+        return 0
+    known: set[int] = set()
+    listed = keys.tolist()
+    total = at = 0
+    while at < len(listed):
+        if listed[at] in known:
+            total += int(sizes[at])
+            at += n
+        else:
+            known.add(listed[at])
+            at += 1
+    return total
