@@ -1,7 +1,7 @@
 """Ready files for a launch: the trainer's config, and a job for Slurm, Kubernetes or SkyPilot.
 
 DIR/config.json    the run, every number resolved, with the plan's layout (`scaling run-cell DIR` trains it)
-DIR/job.sbatch     one process per accelerator; JAX finds its peers in srun's variables
+DIR/job.sbatch     over several nodes one process per accelerator: JAX finds its peers in srun's variables
 DIR/jobset.yaml    Kubernetes JobSet (jobset.x-k8s.io/v1alpha2), one pod a node; needs `jax[k8s]` in the image
 DIR/task.sky.yaml  SkyPilot task, one process a node
 
@@ -47,9 +47,9 @@ class Nodes(NamedTuple):
     chips_each: int
 
     @property
-    def processes(self) -> int:
-        """One per chip, as JAX expects under Slurm."""
-        return self.number * self.chips_each
+    def tasks_each(self) -> int:
+        """Processes of a node under Slurm: JAX expects one per chip there, unless a node is all there is."""
+        return 1 if self.number == 1 else self.chips_each
 
 
 def write_files(folder: str | Path, plan: Mapping[str, Any], plan_path: Path | None = None) -> list[Path]:
@@ -122,8 +122,8 @@ def nodes_of(plan: Mapping[str, Any]) -> Nodes:
 def slurm_job(plan: Mapping[str, Any], nodes: Nodes, folder: Path) -> str:
     """The sbatch script of one run; Slurm may requeue it, and it goes on from its last checkpoint."""
     run = f"python -m scaling.cli.main run-cell {shlex.quote(str(folder))}"
-    if nodes.processes > 1:
-        run = f"srun --kill-on-bad-exit=1 {run} --processes {nodes.processes}"
+    if nodes.number > 1:
+        run = f"srun --kill-on-bad-exit=1 {run} --processes {nodes.number * nodes.tasks_each}"
     expected, most = _clock(plan["time"]["seconds"]), _clock(plan["time"]["seconds_hi"])
     return f"""#!/bin/bash
 # {_title(plan)}
@@ -131,7 +131,7 @@ def slurm_job(plan: Mapping[str, Any], nodes: Nodes, folder: Path) -> str:
 # Fill in first: partition and account below; data and data_sha256 in config.json, where they say {FILL_IN}.
 #SBATCH --job-name=scaling-{plan["seal"][:8]}
 #SBATCH --nodes={nodes.number}
-#SBATCH --ntasks-per-node={nodes.chips_each}
+#SBATCH --ntasks-per-node={nodes.tasks_each}
 #SBATCH --gres=gpu:{nodes.chips_each}
 #SBATCH --time={most}
 #SBATCH --requeue
@@ -147,6 +147,9 @@ exec {run}
 
 def jobset(plan: Mapping[str, Any], nodes: Nodes) -> str:
     """A Kubernetes JobSet: an indexed job of one pod per node, which JAX recognises by itself."""
+    command = ["python", "-m", "scaling.cli.main", "run-cell", "/run"]
+    if nodes.number > 1:
+        command += ["--processes", f'"{nodes.number}"']
     chip = find_chip(plan["time"]["accelerator"])
     resource = RESOURCE_OF_VENDOR.get(chip.vendor, f"{FILL_IN}/accelerator")
     return f"""# {_title(plan)}
@@ -175,7 +178,7 @@ spec:
               containers:
                 - name: train
                   image: {FILL_IN}
-                  command: [python, -m, scaling.cli.main, run-cell, /run, --processes, "{nodes.number}"]
+                  command: [{", ".join(command)}]
                   ports:
                     - containerPort: {PORT}
                   env:
@@ -198,6 +201,7 @@ spec:
 
 def sky_task(plan: Mapping[str, Any], nodes: Nodes) -> str:
     """A SkyPilot task; the first node's address goes to JAX as the coordinator's."""
+    several = ' --processes "$SKYPILOT_NUM_NODES"' if nodes.number > 1 else ""
     name = SKY_NAMES.get(plan["time"]["accelerator"], FILL_IN)
     return f"""# {_title(plan)}
 # sky launch task.sky.yaml; fill in the bucket that holds config.json and the data.
@@ -216,7 +220,7 @@ run: |
   export JAX_COORDINATOR_ADDRESS="$(echo "$SKYPILOT_NODE_IPS" | head -n1):{PORT}"
   export JAX_NUM_PROCESSES="$SKYPILOT_NUM_NODES" JAX_PROCESS_ID="$SKYPILOT_NODE_RANK"
   export XLA_PYTHON_CLIENT_MEM_FRACTION=0.92
-  exec python -m scaling.cli.main run-cell /run-folder --processes "$SKYPILOT_NUM_NODES"
+  exec python -m scaling.cli.main run-cell /run-folder{several}
 """
 
 

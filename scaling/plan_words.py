@@ -230,6 +230,8 @@ def reasons(plan: Plan) -> list[tuple[str, str]]:
         laws = plan.get("batch_laws")
         if laws:
             said += f" ({', '.join(f'{name} {format_count(value)}' for name, value in laws.items())})"
+        if plan.get("critical_batch_tokens"):
+            said += f"; critical batch {format_count(plan['critical_batch_tokens'])} tokens (Kaplan et al.)"
         rows.append(("Steps", said))
     return rows + _hardware_reasons(plan)
 

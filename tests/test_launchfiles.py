@@ -12,7 +12,7 @@ import yaml
 
 from scaling.cli.main import main
 from scaling.errors import Refusal
-from scaling.launchfiles import nodes_of, resources, run_config
+from scaling.launchfiles import jobset, nodes_of, resources, run_config, sky_task, slurm_job
 
 FILES = ("config.json", "job.sbatch", "jobset.yaml", "task.sky.yaml")
 GOLDEN = Path(__file__).parent / "data" / "launch"
@@ -97,6 +97,15 @@ def _without_times(text: str) -> str:
             line = "    maxRestarts: RESTARTS"
         lines.append(line)
     return "\n".join(lines) + "\n"
+
+
+def test_one_node_is_one_process_that_sees_all_its_chips(launch, tmp_path):
+    _, plan = launch
+    small = plan | {"time": plan["time"] | {"chips": 8}}
+    script = slurm_job(small, nodes_of(small), tmp_path)
+    assert "--ntasks-per-node=1\n#SBATCH --gres=gpu:8\n" in script
+    assert "srun" not in script
+    assert "--processes" not in script + jobset(small, nodes_of(small)) + sky_task(small, nodes_of(small))
 
 
 def test_a_layout_without_a_trainer_gives_no_files(launch):
