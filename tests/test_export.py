@@ -85,6 +85,8 @@ def test_a_tokenizer_without_a_closing_symbol_gets_one_with_the_id_it_had():
         ({"num_hidden_layers": 3}, "model.layers.2.input_layernorm.weight"),
         ({"num_hidden_layers": 1}, "model.layers.1"),
         ({"num_hidden_layers": "2"}, "num_hidden_layers"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers"),
+        ({"max_position_embeddings": 0}, "max_position_embeddings"),
         ({"num_key_value_heads": 3}, "kv_heads"),
         ({"vocab_size": 5}, "model.embed_tokens.weight"),
     ],

@@ -16,10 +16,10 @@ from trainer.config import read_config
 from trainer.evaluate import evaluate
 from trainer.generate import Sampling, Settings, context_start, generate, sample
 from trainer.loop import static_of
-from trainer.model import apply
+from trainer.model import apply, stacked
 from trainer.programs import compiled
 from trainer.tokens import TokenFolder
-from trainer.weights import load_model
+from trainer.weights import keep_model, load_model
 
 BOTH = pytest.mark.parametrize("name", ["bytes", "bpe"])
 
@@ -46,6 +46,13 @@ def test_keeping_the_model_changes_nothing_else(runs, tmp_path):  # noqa: F811
         k: v for k, v in bare.items() if k not in clock
     }
     assert not (tmp_path / "cell" / "model").exists()
+
+
+def test_layers_trained_in_one_stack_are_kept_one_by_one(runs, tmp_path):  # noqa: F811
+    config, model = read_config(runs["bytes"] / "config.json"), load_model(runs["bytes"])
+    keep_model(tmp_path, config, TokenFolder.open(config.data), stacked(model.params))
+    for name in ("weights.safetensors", "model.json", "tokenizer.json"):
+        assert (tmp_path / "model" / name).read_bytes() == (runs["bytes"] / "model" / name).read_bytes()
 
 
 @BOTH
@@ -115,6 +122,7 @@ def test_what_cannot_be_generated_is_one_sentence(runs, tmp_path, capsys):  # no
         (("--top-k", -1), "--top-k"),
         (("--seed", -1), "--seed"),
         (("--prompt", "naïve"), "byte 0xc3"),
+        (("--prompt", "\udcff"), "not valid UTF-8"),
     ):
         assert said in failure(capsys, "generate", runs["bytes"], *options)
     data = read_json(runs["bytes"] / "config.json")

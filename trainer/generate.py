@@ -114,7 +114,10 @@ def generate(
 def prompt_ids(model: Model, prompt: str) -> np.ndarray:
     """The symbol that closed the document before, where there is one, and the prompt's own ids."""
     end = model.tokenizer.end_of_document
-    ids = model.tokenizer.encode(prompt).astype(np.int32)
+    try:
+        ids = model.tokenizer.encode(prompt.encode()).astype(np.int32)
+    except UnicodeEncodeError:  # bytes of a command line that are no UTF-8
+        raise UsageError("--prompt: the text is not valid UTF-8.") from None
     ids = ids if end is None else np.concatenate([np.array([end], np.int32), ids])
     if not len(ids):
         raise UsageError("--prompt: a first symbol is needed, since this source has none that begins a text.")

@@ -47,6 +47,10 @@ def import_model(folder: str | Path) -> Model:
     own = config.get(OWN_FIELD)
     own = own if isinstance(own, dict) else {}
     tensors = read_all(folder)
+    if shape.layers > len(tensors) or config["max_position_embeddings"] < 1:
+        raise ScalingError(
+            f"{where}: num_hidden_layers or max_position_embeddings does not fit the {len(tensors)} tensors."
+        )
     tensors.pop("lm_head.weight" if shape.tied else "", None)  # some writers repeat the tied table
     named = {place.row.path: place for place in places(shape)}
     for place in named.values():
