@@ -369,6 +369,8 @@ def main() -> int:
             slowest = max(slowest, (time.process_time() - start, seed))
             counted[said] += 1
             by_kind[kind][said.split(":")[0]] += 1
+            if seed % 500 == 499:
+                print(f"{seed + 1 - options.first} tables", file=sys.stderr, flush=True)
             if said.startswith(("DOUBT", "TRACEBACK")):
                 print(f"seed {seed} ({kind}): {said}", flush=True)
     spent = time.process_time() - began

@@ -23,6 +23,7 @@ from scaling.laws.varpro import E_SHARES, NORMS, starts
 
 HUBER = 1.345  # delta in units of the residual scale
 FEW_STEPS = 1000  # shorter runs have not left the warm-up regime: flagged and down-weighted
+SETTLING = 4  # further passes at most, while each more than halves the residual scale
 MANY = 1000  # rows above which the starts come from a part of the table
 LONGEST = 2000  # Newton steps of a best start that has not converged
 SIGMA_FLOOR = 1e-7  # log loss; below it the data are noiseless to this code
@@ -259,7 +260,8 @@ def _data_alone(
 ) -> tuple[Problem, Floats, Solution, float]:
     """The fit without a prior, by continuation from a wide Huber threshold down to the wanted one."""
     sigma = 0.0
-    for step in (30.0, 10.0, 1.0) if delta is not None else (0.0, 3.0, 1.5, 1.25, 1.0):
+    steps = (30.0, 10.0, 1.0) if delta is not None else (0.0, 3.0, 1.5, 1.25, *(1.0,) * (1 + SETTLING))
+    for step in steps:
         last = step == 1.0
         width = delta * step if delta is not None else (HUBER * sigma * step or base.delta)
         problem = dataclasses.replace(base, delta=width)
@@ -269,6 +271,9 @@ def _data_alone(
         theta = solution.theta
         best = theta[int(np.argmin(solution.value))]
         used, sigma = sigma, robust_scale(model(problem, best)[0] - problem.z, row_weights, parameters)
+        # Rows that turn out to be outliers in the last pass leave a scale that was far too wide: once more.
+        if last and sigma > used / 2:
+            break
     if delta is None:
         sigma = used
     solution = _finished(problem, solution, weights)

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from scaling.laws.estimate import HUBER, MANY, Rows, robust_scale
+from scaling.laws.estimate import HUBER, MANY, SETTLING, Rows, robust_scale
 from scaling.laws.newton import Solution
 from scaling.laws.surface import Floats
 
@@ -318,7 +318,8 @@ def fit_surface(
     parameters = int(surface.free.sum())
     task = Task(surface, sample, 0.03)
     sigma = 0.0
-    for widen in (30.0, 10.0, 1.0) if delta is not None else (0.0, 3.0, 1.5, 1.25, 1.0):
+    steps = (30.0, 10.0, 1.0) if delta is not None else (0.0, 3.0, 1.5, 1.25, *(1.0,) * (1 + SETTLING))
+    for widen in steps:
         width = delta * widen if delta is not None else (HUBER * sigma * widen or task.delta)
         task = dataclasses.replace(task, delta=width)
         tolerance, most = (1e-13, 200) if widen == 1.0 else (1e-3, 15)
@@ -326,6 +327,8 @@ def fit_surface(
         theta = solution.theta
         best = theta[int(np.argmin(solution.value))]
         used, sigma = sigma, robust_scale(task.residual(best[None])[0], weights, parameters)
+        if widen == 1.0 and sigma > used / 2:  # as in estimate.py
+            break
     if delta is None:
         sigma = used
     if prior is None or not len(prior[0]):
