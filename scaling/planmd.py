@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from scaling.files import write_atomic
-from scaling.plan_words import Grid, Plan, decision, reasons, tables
+from scaling.plan_tables import Grid, Plan, tables
+from scaling.plan_words import decision, reasons
 
 
 def markdown(plan: Plan) -> str:

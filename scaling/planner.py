@@ -77,7 +77,12 @@ def plan_under(
     if latency_s is not None:
         needs = _within_latency(source, limits, needs, cluster, latency_s)
     budget = solve(source, limits, needs, cluster if hardware else None)
-    plan = size(budget.flops, budget.needs)
+    try:
+        plan = size(budget.flops, budget.needs)
+    except Refusal as refusal:
+        if budget.binding == "--flops":
+            raise
+        raise Refusal(f"{budget.binding} comes to {budget.flops:.3g} FLOPs: {refusal}") from None
     run = _as_planned(plan, source.sized(budget.flops, budget.needs))
     found: dict[str, Any] = {"budget": _budget_keys(budget, limits, source, needs)}
     notes = list(plan["notes"])

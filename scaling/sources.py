@@ -96,7 +96,12 @@ class PublishedSource:
 
     def sized(self, flops: float, needs: Needs) -> Sized:
         found = self.allocate(flops, needs)
-        shape = self.shape_of(found.params)
+        try:
+            shape = self.shape_of(found.params)
+        except Refusal as refusal:
+            if not found.shaped_by:
+                raise
+            raise Refusal(f"{' and '.join(found.shaped_by)}: {refusal}") from None
         tokens = round(flops / self.law.flops_per_token(shape, self.seq))
         loss = found.loss
         if self.law.surface is None:

@@ -1,4 +1,4 @@
-"""The plan as a terminal page; its words are those of scaling.plan_words."""
+"""The plan as a terminal page; its words are those of scaling.plan_words and scaling.plan_tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from scaling.plan_words import Grid, Plan, decision, reasons, tables
+from scaling.plan_tables import Grid, Plan, tables
+from scaling.plan_words import decision, reasons
 
 if TYPE_CHECKING:
     from rich.console import Console
