@@ -6,7 +6,6 @@ import json
 import math
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 
 import pytest
@@ -331,15 +330,21 @@ def test_laws_and_accelerators_list_what_is_known(capsys):
     assert run(capsys, "laws", "palm3")[0] == 2
 
 
-def test_a_published_plan_starts_fast_and_light():
-    """Neither JAX nor scipy, pandas and matplotlib; the time is bounded loosely, a benchmark is strict."""
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--flops", "1e22"],
+        ["--flops", "1e22", "--accelerator", "h100", "--chips", "256"],
+        ["--budget-usd", "1e5", "--accelerator", "h100", "--serve-tokens", "1T"],
+    ],
+)
+def test_a_published_plan_starts_light(arguments):
+    """Neither JAX nor scipy, pandas and matplotlib; how fast that is, a benchmark says."""
     code = (
-        "import sys; from scaling.cli.main import main; status = main(['plan', '--flops', '1e22']);"
+        f"import sys; from scaling.cli.main import main; status = main(['plan', *{arguments!r}]);"
         "heavy = {'jax', 'scipy', 'pandas', 'matplotlib'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else status)"
     )
-    began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "9.05B" in done.stdout
-    assert time.perf_counter() - began < 5
+    assert "Train " in done.stdout
