@@ -28,6 +28,11 @@ def run_cell(folder, on_report=None):
         os.kill(os.getpid(), signal.SIGKILL)
     result = {
         "format": "scaling/result",
+        "version": 1,
+        "shape": {},
+        "flops": {},
+        "params": 1,
+        "tokens": 1,
         "status": orders.get("status", "done"),
         "loss": 1.5,
         "time_s": 0.1,

@@ -14,7 +14,7 @@ from scaling.errors import UsageError
 if TYPE_CHECKING:
     from sweeps.engines.base import Engine
 
-ENGINES = ("local", "slurm", "external")
+ENGINES = ("local", "slurm", "ray", "external")
 
 EngineName = Annotated[str, typer.Option("--engine", help=f"Where runs go: {', '.join(ENGINES)}.")]
 Workers = Annotated[
@@ -51,6 +51,18 @@ Grace = Annotated[
     float | None,
     typer.Option("--slurm-grace", help="Slurm: seconds a result may be late on the file system; 60."),
 ]
+RayAddress = Annotated[
+    str | None, typer.Option("--ray-address", help="Ray: a running cluster; else one is started here.")
+]
+RayCpus = Annotated[float | None, typer.Option("--ray-cpus", help="Ray: CPUs per run; 1 by default.")]
+RayGpus = Annotated[float | None, typer.Option("--ray-gpus", help="Ray: GPUs per run.")]
+RayResources = Annotated[
+    list[str] | None, typer.Option("--ray-resource", help="Ray: NAME=AMOUNT per run; repeatable.")
+]
+RayTimeout = Annotated[
+    float | None,
+    typer.Option("--ray-timeout", help="Ray: seconds to wait for a node that has what a run asks; 300."),
+]
 
 
 def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,7 +70,7 @@ def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in arguments.items()
-        if key.startswith("slurm_") or key in ("detach", "results")
+        if key.startswith(("slurm_", "ray_")) or key in ("detach", "results")
         if value not in (None, False, [])
     }
 
@@ -69,8 +81,9 @@ def engine_of(name: str, home: Path, workers: int | None, options: Mapping[str, 
         near = difflib.get_close_matches(name, ENGINES, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(ENGINES)}."
         raise UsageError(f"--engine {name}: no such engine; {hint}")
-    owner = {option: "external" if option == "results" else "slurm" for option in options}
-    for option, engine in owner.items():
+    special = {"results": "external", "detach": "slurm"}
+    for option in options:
+        engine = special.get(option, option.partition("_")[0])
         if engine != name:
             raise UsageError(f"--{option.replace('_', '-')} is for --engine {engine}, not {name}.")
     if name == "external":
@@ -85,6 +98,13 @@ def engine_of(name: str, home: Path, workers: int | None, options: Mapping[str, 
         short = {key.removeprefix("slurm_"): value for key, value in options.items()}
         values = {renamed.get(key, key): _plain(value) for key, value in short.items()}
         return SlurmEngine(home, SlurmOptions(parallel=workers, **values))
+    if name == "ray":
+        from sweeps.engines.ray import RayEngine, RayOptions
+
+        renamed = {"resource": "resources", "timeout": "timeout_s"}
+        short = {key.removeprefix("ray_"): value for key, value in options.items()}
+        values = {renamed.get(key, key): _plain(value) for key, value in short.items()}
+        return RayEngine(RayOptions(parallel=workers, **values))
     from sweeps.engines.local import LocalEngine
 
     return LocalEngine(workers)

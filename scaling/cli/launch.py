@@ -40,6 +40,11 @@ def command(
     slurm_setup: engines.Setup = None,
     slurm_poll: engines.Poll = None,
     slurm_grace: engines.Grace = None,
+    ray_address: engines.RayAddress = None,
+    ray_cpus: engines.RayCpus = None,
+    ray_gpus: engines.RayGpus = None,
+    ray_resource: engines.RayResources = None,
+    ray_timeout: engines.RayTimeout = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train exactly the planned run, and its confirmation runs.

@@ -12,6 +12,13 @@ from pathlib import Path
 
 from scaling.errors import UsageError
 
+# XLA on one thread although the process is not pinned to one core: sums in one order, the same numbers.
+ONE_THREAD = {
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
 
 @dataclass(frozen=True)
 class Slot:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scaling.errors import UsageError
+from sweeps.engines.slots import ONE_THREAD
 
 # sbatch's own formats: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
 TIME = re.compile(r"\d+(:\d{1,2}){0,2}|\d+-\d{1,2}(:\d{1,2}){0,2}|UNLIMITED|INFINITE", re.IGNORECASE)
@@ -119,7 +120,7 @@ def script(place: Path, name: str, count: int, options: SlurmOptions) -> str:
         f"#   SLURM_ARRAY_TASK_ID=1 bash {shlex.quote(str(place / 'job.sh'))}",
         "set -u",
         *options.setup,
-        'export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"',
+        *_threads(options),
         f'cell=$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {shlex.quote(str(place / "cells.txt"))})',
         'exec >> "$cell/log.txt" 2>&1',
         'echo "job ${SLURM_ARRAY_JOB_ID:-none}_$SLURM_ARRAY_TASK_ID on $(hostname),'
@@ -127,6 +128,13 @@ def script(place: Path, name: str, count: int, options: SlurmOptions) -> str:
         f"exec {run}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _threads(options: SlurmOptions) -> list[str]:
+    """One core, one thread, whether or not the site binds tasks to cores; what the user has set stays."""
+    if options.cpus > 1:
+        return ['export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}"']
+    return [f'export {name}="${{{name}:-{value}}}"' for name, value in ONE_THREAD.items()]
 
 
 def cell_list(folders: Sequence[Path]) -> str:
