@@ -32,24 +32,24 @@ def sweep(law=LAW, noise=0.0, **more) -> Runs:
 
 
 def test_no_choice_moves_the_plan_of_an_exact_symmetric_law():
-    """alpha = beta, centred grids, no noise: even g = 1 and the parabolas name the same optimum.
+    """alpha = beta, centred grids, no noise: even the wrong form (g = 1) and the parabolas name the optimum.
 
-    Kaplan's form has no E: here it is the wrong one, and its plans show it.
+    Kaplan's form, which has no E, misses these rows: it is left out where it does, and that is said.
     """
-    found = specification(sweep())
+    law = PNormLaw(1.7, 400.0, 1200.0, 0.34, 0.34, 0.9)
+    found = specification(sweep(law))
     assert {p.estimator for p in found.plans} == {SHRUNK, ALONE, PARABOLA, CUBIC}
-    assert {p.family for p in found.plans} == {"p-norm", "Chinchilla", "Kaplan", "-"}
-    assert all("Kaplan" in where for where, _ in found.failed)
+    assert {"p-norm", "Chinchilla", "-"} <= {p.family for p in found.plans}
+    assert found.failed and all("Kaplan" in where and "misses" in why for where, why in found.failed)
     assert {p.runs for p in found.plans} == {
         "all",
         "without the cheapest budget",
         "without the dearest budget",
     }
-    best = float(LAW.optimum(found.target)[0])
+    best = float(law.optimum(found.target)[0])
     right = [p for p in found.plans if p.family != "Kaplan"]
     assert [p.params for p in right] == pytest.approx([best] * len(right), rel=2e-3)
     assert max(p.waste for p in right) < 1e-5
-    assert min(p.waste for p in found.plans if p.family == "Kaplan") > 1e-4
     dumps(found.to_dict())
 
 

@@ -5,7 +5,7 @@ Choices (a choice with a single possible value on this table is left out):
     estimator  one surface with the default prior, or of the data alone; a parabola or a cubic per budget
                (those have no family, no loss function and no E)
     family     of the surface: p-norm, Chinchilla (g = 1), Kaplan (E = 0, g = beta); a form that misses the
-               rows by over 5% and three times as far as the reference is no choice to defend, and is left out
+               rows by over 1% and three times as far as the reference is no choice to defend, and is left out
     loss       of log residuals: Huber at 1.345 robust scales; Huber at 1e-3 (Hoffmann et al. 2022); squares
     count      which parameters N counts, as far as the table's columns allow
     flops      6 N D in that count, and each count of FLOPs that the table brings
@@ -50,7 +50,7 @@ LOSSES: dict[str, float | None] = {"Huber, robust scale": None, "Huber 1e-3": 1e
 ALL_RUNS = "all"
 PINNED = "pinned"
 NONE = "-"  # a choice that does not arise
-FAR, FARTHER = 0.05, 3.0  # residual scale of log loss, and over the reference's, of a form not to defend
+FAR, FARTHER = 0.01, 3.0  # residual scale of log loss, and over the reference's, of a form not to defend
 PIN = 1e-4  # sd of ln E that pins it
 REACH = math.log(1e4)  # a plan further than this from the reference is no plan but a failed fit
 
