@@ -47,6 +47,8 @@ def _program(*names: str) -> Callable[[], str | None]:
 
 PARTS: dict[str, Callable[[], str | None]] = {
     "parquet": _modules("pyarrow"),
+    "data": _modules("pyarrow", "zstandard", "py3langid", "sentencepiece"),
+    "huggingface": _modules("datasets"),
     "notebooks": _modules("nbclient", "nbformat", "jupytext", "ipykernel"),
     "slurm": _program("sbatch"),
     "ray": _modules("ray"),

@@ -97,13 +97,14 @@ def test_the_science_imports_nothing_from_above_and_no_jax():
 def test_the_trainer_needs_neither_pandas_nor_the_science():
     ours = {"scaling", *(f"scaling.{name}" for name in ("errors", "files", "shape", "quantities"))}
     free = {"numpy", "tokenizers", "trainer", *JAX}
+    optional = {"pyarrow", "transformers", "torch", "zstandard", "py3langid", "sentencepiece", "datasets"}
 
     def allowed(found: Import) -> bool:
         return (
             is_stdlib(found)
             or found.root in free
             or found.target in ours
-            or (found.root in {"pyarrow", "transformers", "torch"} and found.lazy)
+            or (found.root in optional and found.lazy)
         )
 
     assert not offences(below("trainer"), allowed)

@@ -7,12 +7,10 @@ The folder is built beside its final place and renamed at the end: it is complet
 
 from __future__ import annotations
 
-import glob
 import itertools
 import os
 import platform
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -24,17 +22,18 @@ from scaling import __version__
 from scaling.errors import ScalingError, UsageError
 from scaling.files import write_json
 from trainer.log_bilinear import LogBilinear, chains
+from trainer.place import clear_leftovers, existing_folder, put_in_place, work_prefix
 from trainer.sources import LOG_BILINEAR, Excluded, Source
 from trainer.splits import Held, hold_out, seeded_keys
 from trainer.spool import Spool
 from trainer.tokenizers import (
+    TRAINERS,
     ByteTokenizer,
     HubTokenizer,
     SymbolTokenizer,
     Tokenizer,
     TokenizerRequest,
     save_tokenizer,
-    train_bpe,
 )
 from trainer.tokens import (
     FORMAT,
@@ -73,8 +72,8 @@ def build_corpus(
 
     `data` is one of `builtin:stdlib`, `builtin:python`, `builtin:log-bilinear`, or the path of a text
     file, a folder, or a JSONL or Parquet file whose texts stand in `column`. `tokenizer` is `bytes`,
-    `bpe:SIZE` or a tokenizer.json. At most `max_bytes` of text are taken. The same text, tokenizer,
-    share and seed give the same files and the same hash.
+    `bpe:SIZE`, `unigram:SIZE` or a tokenizer.json. At most `max_bytes` of text are taken. The same text,
+    tokenizer, share and seed give the same files and the same hash.
 
     Raises ScalingError when `out` holds something else, or the source has no usable documents.
     """
@@ -104,15 +103,15 @@ def build_corpus(
         "source": source.state() if source else None,
         "python": platform.python_version(),
     }
-    existing = _existing(out, inputs)
+    existing = existing_folder(out, inputs)
     if existing is not None and existing.manifest.get("state") == state:
         return existing
 
     started = time.monotonic()
     tell = report or (lambda text: None)
     out.parent.mkdir(parents=True, exist_ok=True)
-    _clear_leftovers(out)
-    work = out.parent / f"{_work_prefix(out)}{os.getpid()}"
+    clear_leftovers(out)
+    work = out.parent / f"{work_prefix(out)}{os.getpid()}"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     try:
@@ -123,7 +122,7 @@ def build_corpus(
         manifest = _manifest(work, data, parts, inputs, state)
         manifest["build_seconds"] = round(time.monotonic() - started, 2)
         write_json(work / MANIFEST, manifest)
-        return _put_in_place(work, out, existing, manifest)
+        return put_in_place(work, out, existing, manifest)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -155,10 +154,11 @@ def _build_text(
     coder: Tokenizer
     if given is not None:
         coder = given
-        notes += _round_trip_notes(given, spool.texts(order["validation"]))
-    elif request.kind == "bpe":
+        notes += round_trip_notes(given, spool.texts(order["validation"]))
+    elif request.kind in TRAINERS:
         assert request.vocab_size is not None
-        coder = train_bpe(_first_bytes(spool.texts(order["train"]), BPE_BYTES), request.vocab_size)
+        train = TRAINERS[request.kind]
+        coder = train(first_bytes(spool.texts(order["train"]), BPE_BYTES), request.vocab_size)
         if coder.vocab_size < request.vocab_size:
             notes.append(
                 f"The text yields a vocabulary of {coder.vocab_size} "
@@ -259,7 +259,7 @@ def _closed(coder: Tokenizer, spool: Spool, order: list[int]) -> Iterator[tuple[
         yield np.concatenate([ids, end]), spool.length(i)
 
 
-def _first_bytes(texts: Iterable[bytes], limit: int) -> Iterator[bytes]:
+def first_bytes(texts: Iterable[bytes], limit: int) -> Iterator[bytes]:
     total = 0
     for text in texts:
         if total and total + len(text) > limit:
@@ -268,9 +268,9 @@ def _first_bytes(texts: Iterable[bytes], limit: int) -> Iterator[bytes]:
         yield text
 
 
-def _round_trip_notes(coder: HubTokenizer, texts: Iterable[bytes]) -> list[str]:
+def round_trip_notes(coder: HubTokenizer, texts: Iterable[bytes]) -> list[str]:
     tried = failed = 0
-    for text in _first_bytes(texts, ROUND_TRIP_BYTES):
+    for text in first_bytes(texts, ROUND_TRIP_BYTES):
         tried += 1
         failed += coder.decode(coder.encode(text)) != text.decode()
     if not failed:
@@ -279,75 +279,3 @@ def _round_trip_notes(coder: HubTokenizer, texts: Iterable[bytes]) -> list[str]:
         f"The given tokenizer does not restore {failed} of {tried} validation documents exactly; "
         "bits per byte count the bytes of the original text."
     ]
-
-
-# --- The folder's place ---------------------------------------------------------------------------
-
-
-def _existing(out: Path, inputs: dict[str, Any]) -> TokenFolder | None:
-    """The folder already at `out` if it was asked for with the same inputs; None if the place is free."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return None
-    if not (out / MANIFEST).is_file():
-        raise ScalingError(f"{out}: exists and is no token folder; choose another place or remove it.")
-    folder = TokenFolder.open(out, check="full")
-    known = folder.manifest.get("inputs")
-    if known != inputs:
-        known = known if isinstance(known, dict) else {}
-        differs = next((k for k in inputs if known.get(k) != inputs[k]), "inputs")
-        there, here = _shown(known.get(differs)), _shown(inputs[differs])
-        raise ScalingError(
-            f"{out}: holds another data set ({differs.replace('_', ' ')} is {there} there, {here} here); "
-            "choose another place or remove it."
-        )
-    return folder
-
-
-def _shown(value: Any) -> str:
-    """A value of `inputs` for a sentence: `bpe 4096` for a tokenizer, the plain value for the rest."""
-    if isinstance(value, dict):
-        return " ".join(str(part)[:12] for part in value.values() if part is not None)
-    return str(value)
-
-
-def _put_in_place(
-    work: Path, out: Path, existing: TokenFolder | None, manifest: dict[str, Any]
-) -> TokenFolder:
-    if existing is None:
-        try:
-            os.rename(work, out)
-        except OSError:  # somebody else built it meanwhile
-            existing = _existing(out, manifest["inputs"])
-            if existing is None:
-                raise
-    if existing is not None:
-        # Files were touched, or another program version built it: the same text is the same data.
-        if existing.sha256 != manifest["sha256"]:
-            raise ScalingError(
-                f"{out}: its source has changed since it was built (data {existing.sha256[:12]} "
-                f"then, {manifest['sha256'][:12]} now); choose another place or remove it."
-            )
-        write_json(out / MANIFEST, manifest)
-    return TokenFolder.open(out)
-
-
-def _work_prefix(out: Path) -> str:
-    return f".{out.name}.building-{socket.gethostname()}-"
-
-
-def _clear_leftovers(out: Path) -> None:
-    """Remove what killed builds of this machine left behind."""
-    for leftover in out.parent.glob(f"{glob.escape(_work_prefix(out))}*"):
-        pid = leftover.name.rpartition("-")[2]
-        if pid.isdecimal() and not _alive(int(pid)):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -132,7 +132,7 @@ class SymbolTokenizer:
 
 @dataclass(frozen=True)
 class HubTokenizer:
-    """A tokenizer of the `tokenizers` library: trained here (`bpe`) or given as a tokenizer.json (`file`)."""
+    """One of the `tokenizers` library: trained (`bpe`, `unigram`) or a given tokenizer.json (`file`)."""
 
     model: HubModel
     kind: str
@@ -210,9 +210,23 @@ def train_bpe(texts: Iterable[bytes], vocab_size: int) -> HubTokenizer:
     return trained
 
 
+def train_unigram(texts: Iterable[bytes], vocab_size: int) -> HubTokenizer:
+    """Unigram language model over bytes (Kudo 2018), trained by sentencepiece: none is lost here either."""
+    from trainer.unigram import unigram_json
+
+    trained = HubTokenizer.from_text(
+        unigram_json(texts, vocab_size, END_TEXT), "unigram", "the trained tokenizer"
+    )
+    assert trained.end_of_document == END_OF_DOCUMENT
+    return trained
+
+
+TRAINERS = {"bpe": train_bpe, "unigram": train_unigram}
+
+
 @dataclass(frozen=True)
 class TokenizerRequest:
-    """What `--tokenizer` asks for: `bytes`, `bpe:SIZE`, or a tokenizer.json."""
+    """What `--tokenizer` asks for: `bytes`, `bpe:SIZE`, `unigram:SIZE`, or a tokenizer.json."""
 
     kind: str
     vocab_size: int | None = None
@@ -222,17 +236,20 @@ class TokenizerRequest:
     def parse(cls, text: str) -> TokenizerRequest:
         if text == "bytes":
             return cls("bytes")
-        if text.startswith("bpe"):
-            size = text.removeprefix("bpe").removeprefix(":")
+        kind = next((name for name in TRAINERS if text.startswith(name)), None)
+        if kind:
+            size = text.removeprefix(kind).removeprefix(":")
             if not size.isdecimal() or not SMALLEST_BPE <= int(size) <= 1_000_000:
                 raise UsageError(
-                    f"--tokenizer {text}: give the vocabulary's size, bpe:{SMALLEST_BPE} "
-                    "to bpe:1000000, for example bpe:4096."
+                    f"--tokenizer {text}: give the vocabulary's size, {kind}:{SMALLEST_BPE} "
+                    f"to {kind}:1000000, for example {kind}:4096."
                 )
-            return cls("bpe", vocab_size=int(size))
+            return cls(kind, vocab_size=int(size))
         path = Path(text)
         if not path.is_file():
-            raise UsageError(f"--tokenizer {text}: neither bytes, nor bpe:SIZE, nor a file that exists.")
+            raise UsageError(
+                f"--tokenizer {text}: neither bytes, nor bpe:SIZE or unigram:SIZE, nor a file that exists."
+            )
         return cls("file", path=path)
 
     def identity(self) -> dict[str, Any]:
@@ -271,6 +288,6 @@ def load_tokenizer(path: Path, entry: dict[str, Any]) -> Tokenizer:
         return ByteTokenizer(bytes(read_json(path, expect="scaling/bytes-tokenizer")["symbols"]))
     if kind == "symbols":
         return SymbolTokenizer(int(read_json(path, expect="scaling/symbols-tokenizer")["symbols"]))
-    if kind in ("bpe", "file"):
+    if kind in (*TRAINERS, "file"):
         return HubTokenizer.from_text(path.read_text(encoding="utf-8"), kind, str(path))
     raise ScalingError(f"{path}: tokenizer kind {kind!r} is not understood; this program may be too old.")

@@ -7,6 +7,12 @@
     validation.*        the same for the held-out documents
     tokenizer.json      the tokenizer the ids belong to
 
+and, where `scaling data build` made it,
+
+    train.language      uint16 per document: line of languages.txt; likewise train.source, sources.txt
+    train.domain        uint32 per document: line of domains.txt
+    card.json, card.md  the data card, no part of the data's hash
+
 Bytes per document are kept because bits per byte need the text's length, not the tokens'.
 """
 
@@ -34,6 +40,7 @@ Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
 ENDS_DTYPE = np.dtype("<u8")
 BYTES_DTYPE = np.dtype("<u4")
+LABELS = {"language": np.dtype("<u2"), "domain": np.dtype("<u4"), "source": np.dtype("<u2")}
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -141,6 +148,16 @@ class TokenFolder:
     def doc_bytes(self, split: Split) -> np.ndarray:
         """Length of each document's text in bytes."""
         return self._map(split, "bytes", BYTES_DTYPE)
+
+    def labels(self, split: Split, label: Literal["language", "domain", "source"]) -> np.ndarray:
+        """Index per document into `label_names(label)`; of folders that `scaling data build` made."""
+        if label not in self.manifest.get("labels", ()):
+            raise ScalingError(f"{self.path}: has no {label} per document; `scaling data build` writes them.")
+        return self._map(split, label, LABELS[label])
+
+    def label_names(self, label: Literal["language", "domain", "source"]) -> list[str]:
+        """The languages, domains or sources that `labels` point at."""
+        return (self.path / f"{label}s.txt").read_text(encoding="utf-8").split("\n")[:-1]
 
     def tokenizer(self) -> Tokenizer:
         from trainer.tokenizers import load_tokenizer

@@ -1,4 +1,4 @@
-"""`scaling data`: build a token folder from text, or show the card of one."""
+"""`scaling data`: build a token folder from text, or show one (`scaling data build`: data_build.py)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def command(
     ],
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write; reused when complete.")] = None,
     tokenizer: Annotated[
-        str, typer.Option("--tokenizer", help="bytes, bpe:SIZE (trained on the text), or a tokenizer.json.")
+        str,
+        typer.Option(
+            "--tokenizer", help="bytes, bpe:SIZE, unigram:SIZE (trained on the text), or a tokenizer.json."
+        ),
     ] = "bytes",
     validation_share: Annotated[
         float, typer.Option("--validation-share", help="Share of the text held out, in whole groups.")
@@ -55,10 +58,10 @@ def command(
         folder = build_corpus(
             source, out, tokenizer, validation_share, limit, seed, column=column, report=output.say
         )
-    output.emit({"path": str(folder.path), **folder.manifest}, as_json, lambda: _card(folder))
+    output.emit({"path": str(folder.path), **folder.manifest}, as_json, lambda: card(folder))
 
 
-def _card(folder: TokenFolder) -> None:
+def card(folder: TokenFolder) -> None:
     from scaling.quantities import format_bytes, format_count, format_percent
 
     manifest = folder.manifest

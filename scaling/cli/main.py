@@ -33,6 +33,7 @@ class Verb(NamedTuple):
 VERBS: dict[str, Verb] = {
     "quickstart": Verb("Start here", "quickstart", "Run the whole loop on this machine in minutes."),
     "data": Verb("Measure", "data", "Turn text into a token folder: split, tokenised, hashed."),
+    "data build": Verb("Measure", "data_build", "Clean, de-duplicate and tokenise text, with a data card."),
     "sweep": Verb("Measure", "sweep", "Train the small runs of a design; resumes where it stopped."),
     "status": Verb("Measure", "status", "Show how far a sweep has come, and what failed."),
     "next": Verb("Measure", "next", "Propose the runs that most reduce the plan's expected waste."),
@@ -79,6 +80,8 @@ class LazyVerbs(TyperGroup):
         return load_verb(cmd_name) if cmd_name in VERBS else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if " ".join(args[:2]) in VERBS:  # a verb of two words
+            args = [" ".join(args[:2]), *args[2:]]
         if args and args[0] not in VERBS and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise UsageError(unknown_verb(args[0]))
         return super().resolve_command(ctx, args)

@@ -19,7 +19,7 @@ from trainer.pipeline.records import BROKEN_RULES, KEPT, OTHER_LANGUAGE, Finishe
 from trainer.pipeline.settings import Settings
 from trainer.sources import Excluded
 from trainer.splits import PERMUTATIONS, hold_out, seeded_keys
-from trainer.tokens import SPLITS
+from trainer.tokens import LABELS, SPLITS
 
 LINK_AT_MOST = 200_000  # texts among which the split looks for pairs below the threshold of removal
 PLACE = np.dtype(
@@ -27,9 +27,7 @@ PLACE = np.dtype(
         ("unit", "<u4"),
         ("start", "<u8"),
         ("size", "<u4"),
-        ("language", "<u2"),
-        ("domain", "<u4"),
-        ("source", "<u2"),
+        *LABELS.items(),
     ]
 )
 
@@ -164,6 +162,7 @@ def choose(units: Sequence[Finished], settings: Settings, tell: Callable[[str], 
 
     dropped: dict[str, list[str]] = {}
     stage("usable", np.zeros(len(corpus), bool), raw)
+    stages[-1]["removed"] = stages[0]["documents"] - len(corpus)
     stage("exact duplicates", _repeated(digests), raw)
     languages = _count(corpus.column("language")[alive], raw[alive])
     if settings.languages:

@@ -137,4 +137,4 @@ def _unusable(text: bytes) -> str | None:
 def _folder_of(piece: Piece) -> str:
     """Where the file says nothing of its domain: the first folder below the source."""
     first, slash, _ = piece.name.partition("/")
-    return first if slash and piece.kind != "hub" else ""
+    return " ".join(first.split()) if slash and piece.kind != "hub" else ""

@@ -4,7 +4,8 @@ E-mail and IP addresses after FineWeb (Penedo et al. 2024: an expression for e-m
 leave private, reserved and documentation addresses alone). Telephone numbers are those written
 internationally (+ and 8 to 15 digits, ITU-T E.164) and the North American form (Dolma, Soldaini et al.
 2024, arXiv:2402.00159), with separators. Names, streets and identity numbers are not looked for.
-A version of four parts looks like an IP address; it is masked unless "version", "v" or "release" is before it.
+A version number of four parts looks like an IP address; it is masked unless "version", "release" or "v"
+stands before it.
 """
 
 from __future__ import annotations

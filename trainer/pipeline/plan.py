@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,8 +17,12 @@ UNIT_BYTES = 16 << 20  # small files are gathered up to it, plain lines and row 
 HUB = "hf:"
 HUB_ROWS = 20_000
 CODE_ENDINGS = frozenset(
-    ".py .pyi .c .h .cc .cpp .hpp .cu .rs .go .java .kt .js .mjs .ts .tsx .jsx .rb .php .pl .sh .lua .scala "
-    ".swift .cs .m .r .jl .hs .ml .ex .erl .clj .lisp .sql .s .asm .v .vhd .f90 .css .toml .yaml .yml".split()
+    f".{ending}"
+    for line in (
+        "py pyi c h cc cpp hpp cu rs go java kt js mjs ts tsx jsx rb php pl sh lua scala swift cs m r jl hs",
+        "ml ex erl clj lisp sql s asm v vhd f90 css toml yaml yml",
+    )
+    for ending in line.split()
 )
 
 
@@ -108,7 +113,9 @@ def _pieces(number: int, source: Source) -> Iterator[tuple[Piece, int]]:
         return
     assert source.top is not None
     for path in source.files:
+        # A name that is no UTF-8 is shown with question marks; its path opens the file all the same.
         name = path.relative_to(source.top).as_posix() if path != source.top else path.name
+        name = os.fsencode(name).decode(errors="replace")
         size = path.stat().st_size
         packed = packing(path.name)
         if packed == "zstd":

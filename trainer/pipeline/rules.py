@@ -141,10 +141,9 @@ def _quality(text: str, words: list[str], lines: list[str]) -> set[str]:
     if letters / len(words) < 0.8:
         broken.add("gopher-alphabetic")
     found = {word.lower() for word in real}
-    if len(STOP_WORDS & found) < 2:
-        # A comma or a bracket may hang on a word; looked at only where it decides.
-        if len(STOP_WORDS & {word.strip(string.punctuation) for word in found}) < 2:
-            broken.add("gopher-stop-words")
+    # A comma or a bracket may hang on a word; looked at only where it decides.
+    if len(STOP_WORDS & found) < 2 and len(STOP_WORDS & {w.strip(string.punctuation) for w in found}) < 2:
+        broken.add("gopher-stop-words")
     return broken
 
 

@@ -76,6 +76,15 @@ class Settings:
         return {name: importlib.metadata.version(name) for name in names}
 
 
+def names(text: str) -> tuple[str, ...]:
+    """The names of a list with commas.
+
+    >>> names("en, de")
+    ('en', 'de')
+    """
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def parse_near(text: str) -> tuple[int, int]:
     """Bands and rows of `14x8`, or `off`.
 
