@@ -48,8 +48,8 @@ TCPTimeout=1
 SlurmctldTimeout=5
 KillWait=1
 MinJobAge=300
-NodeName=DEFAULT NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
-NodeName=127.0.0.[1-{nodes}] Port=[{first}-{last}]
+NodeName=DEFAULT CPUs={cpus} State=UNKNOWN
+NodeName=127.0.0.[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first}-{last}]
 PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -79,14 +79,14 @@ class Cluster:
         os.environ["SLURM_CONF"] = str(d / "slurm.conf")
         munge = ["munged", "--force", f"--key-file={key}", f"--socket={d}/run/munge.socket"]
         munge += [f"--pid-file={d}/run/munged.pid", f"--log-file={d}/log/munged.log"]
-        call(*munge, f"--seed-file={d}/run/munge.seed")
-        (d / "run").chmod(0o755)
-        call("slurmctld", "-c")
-        for node in self.nodes:
-            self.start(node)
         try:
+            call(*munge, f"--seed-file={d}/run/munge.seed")
+            (d / "run").chmod(0o755)
+            call("slurmctld", "-c")
+            for node in self.nodes:
+                self.start(node)
             self.wait_until_idle()
-        except AssertionError:
+        except BaseException:
             self.__exit__()
             raise
         return self

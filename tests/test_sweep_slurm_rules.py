@@ -207,6 +207,12 @@ def test_options_of_nonsense_are_named(wrong, said):
         SlurmOptions(**wrong)
 
 
+def test_a_run_over_several_processes_is_refused_until_the_trainer_can(tmp_path, capsys):
+    write_json(tmp_path / "config.json", {})
+    assert main(["run-cell", str(tmp_path), "--processes", "4"]) == 1
+    assert "--processes 4: the trainer does not spread" in capsys.readouterr().err
+
+
 def test_squeues_lines_are_read():
     text = (
         "12|3|RUNNING|a b|None\n12|4|PENDING|x|(ReqNodeNotAvail, UnavailableNodes:n|1)\n13|N/A|RUNNING|y|z\n"

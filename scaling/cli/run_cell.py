@@ -17,6 +17,9 @@ def command(
     wait: Annotated[
         float, typer.Option(help="Seconds to wait while another process has the run.", min=0)
     ] = 0.0,
+    processes: Annotated[
+        int, typer.Option(help="Processes that share the run, started by srun or the like.", min=1)
+    ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train the one run a folder describes (engines call this).
@@ -24,6 +27,11 @@ def command(
     Goes on from the folder's last checkpoint and writes result.json at the end; a finished folder is
     left as it is.
     """
+    if processes > 1:
+        raise ScalingError(
+            f"--processes {processes}: the trainer does not spread one run over several processes; give "
+            "it the accelerators of one node, and leave --processes out."
+        )
     from sweeps.worker import run_here
 
     if not (folder / "config.json").is_file():

@@ -22,17 +22,16 @@ from sweeps.engines.slots import ONE_THREAD
 TIME = re.compile(r"\d+(:\d{1,2}){0,2}|\d+-\d{1,2}(:\d{1,2}){0,2}|UNLIMITED|INFINITE", re.IGNORECASE)
 MEMORY = re.compile(r"\d+(\.\d+)?[KMGT]?", re.IGNORECASE)
 WAIT_S = 300  # a run that another process has is waited for this long before the element gives up
-CONNECT_S = 300  # JAX's own limit for processes to find each other
 
 
 @dataclass(frozen=True)
 class SlurmOptions:
     """What one run asks of Slurm, in sbatch's own words; None leaves it to the site.
 
-    `cpus` and `gpus` are per process, `memory` per node. A run takes nodes x tasks processes.
-    `parallel` is how many runs may be going at once, `array` the most elements of one job; `lines` are
-    further sbatch options, `setup` shell lines before the run. A run that left the queue is given up
-    when its result is not there `grace_s` later: shared file systems may show it late.
+    A run is one process on one node, with `cpus`, `gpus` and `memory`. `parallel` is how many runs may be
+    going at once, `array` the most elements of one job; `lines` are further sbatch options, `setup`
+    shell lines before the run. A run that left the queue is given up when its result is not there
+    `grace_s` later: shared file systems may show it late.
     """
 
     partition: str | None = None
@@ -42,8 +41,6 @@ class SlurmOptions:
     cpus: int = 1
     gpus: int = 0
     memory: str | None = None
-    nodes: int = 1
-    tasks: int = 1
     parallel: int | None = None
     array: int | None = None
     lines: tuple[str, ...] = ()
@@ -54,7 +51,7 @@ class SlurmOptions:
     grace_s: float = 60.0
 
     def __post_init__(self) -> None:
-        for name, least in (("cpus", 1), ("gpus", 0), ("nodes", 1), ("tasks", 1)):
+        for name, least in (("cpus", 1), ("gpus", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"--slurm-{name} {getattr(self, name)}: at least {least} is needed.")
         if self.parallel is not None and self.parallel < 1:
@@ -74,10 +71,6 @@ class SlurmOptions:
             if word is not None and (not word.strip() or "\n" in word):
                 raise UsageError("--slurm options: each is one line of text that is not empty.")
 
-    @property
-    def processes(self) -> int:
-        return self.nodes * self.tasks
-
     def directives(self) -> list[str]:
         """The options of sbatch that say what a run needs."""
         asked = {
@@ -85,12 +78,10 @@ class SlurmOptions:
             "account": self.account,
             "qos": self.qos,
             "time": self.time,
-            "nodes": self.nodes,
-            "ntasks-per-node": self.tasks,
+            "nodes": 1,
+            "ntasks": 1,
             "cpus-per-task": self.cpus,
-            # All of a node's accelerators are asked for together: bound to single tasks they would
-            # not see each other (jax issues 23452 and 28194).
-            "gres": f"gpu:{self.gpus * self.tasks}" if self.gpus else None,
+            "gres": f"gpu:{self.gpus}" if self.gpus else None,
             "mem": self.memory,
         }
         made = [f"--{name}={value}" for name, value in asked.items() if value is not None]
@@ -110,9 +101,6 @@ def script(place: Path, name: str, count: int, options: SlurmOptions) -> str:
     ]
     command = [options.python, "-P", "-m", "scaling.cli.main", "run-cell"]
     run = f'{shlex.join(command)} "$cell" --wait {WAIT_S}'
-    if options.processes > 1:
-        # JAX finds its coordinator and peers in srun's variables; the job step ends as one.
-        run = f"srun --kill-on-bad-exit=1 {run} --processes {options.processes}"
     lines = [
         "#!/bin/bash",
         *(f"#SBATCH {directive}" for directive in directives),
