@@ -42,7 +42,6 @@ from trainer.tokens import (
 )
 
 PIPELINE = 1  # raised whenever the same inputs give other token files
-PLAN = "plan.json"
 ENTRY = "tokenizer-entry.json"
 
 
@@ -59,14 +58,14 @@ def build_pipeline(out: Path, settings: Settings, count: int, tell: Tell) -> Tok
     inputs = to_jsonable(settings.inputs) | {"tokenizer": request.identity()}
     state = {"pipeline": PIPELINE, "sources": plan.state, "libraries": settings.versions()}
     existing = existing_folder(out, inputs)
-    work = out.parent / f".{out.name}.build"
+    place = out.parent / f".{out.name}.build"
     if existing is not None and existing.manifest.get("state") == state:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
         return existing
     started = time.monotonic()
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _claimed(work), workers(count) as crew:
-        _prepare(work, sha256_json([inputs, state, plan.sha256()]))
+    with _claimed(place), workers(count) as crew:
+        work = _prepare(place, sha256_json([inputs, state, plan.sha256()]))
         units = _clean_all(work, plan, settings, crew, tell)
         chosen = choose(units, settings, tell)
         entry, notes = _train_tokenizer(work, request, given, chosen, tell)
@@ -77,7 +76,7 @@ def build_pipeline(out: Path, settings: Settings, count: int, tell: Tell) -> Tok
         write_json(work / "folder" / MANIFEST, manifest)
         write_card(work / "folder", manifest)
         folder = put_in_place(work / "folder", out, existing, manifest)
-    shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(place, ignore_errors=True)
     return folder
 
 
@@ -183,28 +182,33 @@ def _finish(
     return manifest
 
 
-def _prepare(work: Path, identity: str) -> None:
-    """Keep what an interrupted build of the same data left; clear anything else."""
+def _prepare(place: Path, identity: str) -> Path:
+    """The folder of this very build, with what an interrupted one left; whatever else is there goes.
+
+    It is named after the inputs: a worker that outlives a killed build by a moment finds its folder
+    gone, and cannot put a file of other settings into this one.
+    """
     close_texts()
-    plan = work / PLAN
-    same = plan.is_file() and read_json(plan).get("identity") == identity
-    for file in work.iterdir():
-        if file.name.endswith(".tmp") or (not same and file.name != "lock"):
-            shutil.rmtree(file) if file.is_dir() else file.unlink()
-    if not same:
-        write_json(plan, {"format": "scaling/data-build", "version": 1, "identity": identity})
+    work = place / identity[:16]
+    for other in place.iterdir():
+        if other.is_dir() and other != work:
+            shutil.rmtree(other)
+    work.mkdir(exist_ok=True)
+    for leftover in work.glob("*.tmp"):
+        leftover.unlink(missing_ok=True)
+    return work
 
 
 @contextmanager
-def _claimed(work: Path) -> Iterator[None]:
-    """Hold the work folder for this process; the system lets go when it dies. Raises if another builds."""
-    work.mkdir(parents=True, exist_ok=True)
-    handle = os.open(work / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+def _claimed(place: Path) -> Iterator[None]:
+    """Hold the place for this process; the system lets go when it dies. Raises if another builds."""
+    place.mkdir(parents=True, exist_ok=True)
+    handle = os.open(place / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(handle)
-        raise ScalingError(f"{work}: another build of the same place is running; wait for it.") from None
+        raise ScalingError(f"{place}: another build of the same place is running; wait for it.") from None
     try:
         yield
     finally:

@@ -111,7 +111,8 @@ class _Accepted:
 
     @property
     def digests(self) -> Iterator[bytes]:
-        return (pair.tobytes() for pair in self.digest_pairs)
+        # As the bytes they are: numpy gives numbers back in the order of the machine.
+        return (pair.tobytes() for pair in self.digest_pairs.astype(">u8"))
 
     def lengths(self) -> np.ndarray:
         return self.sizes
