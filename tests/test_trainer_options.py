@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import doctest
 import os
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +16,11 @@ import numpy as np
 import pytest
 
 from scaling.errors import ScalingError
+from scaling.files import write_json
 from scaling.shape import Shape
 from trainer import loop
 from trainer.config import RunConfig, config_from_dict
+from trainer.corpus import build_corpus
 from trainer.model import init_params, per_layer, stacked
 from trainer.programs import fresh_state
 from trainer.resources import SAVEABLE, Resources, resources_of
@@ -162,6 +166,41 @@ def test_resources_of_a_planned_layout():
     assert resources_of({"remat": "custom", "remat_saved": []}).remat == "full"
     with pytest.raises(ScalingError, match="pipeline = 2"):
         resources_of({"pipeline": 2})
+
+
+class Stop(Exception):
+    pass
+
+
+def test_a_run_goes_on_from_its_checkpoint_with_other_resources(tmp_path):
+    """Checkpoints hold layer after layer, whether the program that made them stacked them or not."""
+    text = Path(doctest.__file__).read_text(encoding="utf-8")
+    for i in range(8):
+        tmp_path.joinpath(f"{i}.txt").write_text(text[i * 10_000 : (i + 1) * 10_000], encoding="utf-8")
+    data = build_corpus(str(tmp_path), tmp_path / "data", validation_share=0.2)
+    shape = dataclasses.replace(SHAPE, vocab=data.vocab_size)
+    cell = RunConfig(
+        shape=shape, data=str(data.path), data_sha256=data.sha256, steps=24, batch=4, seq=16, lr=1e-2,
+        chunk_steps=8, checkpoint_seconds=0.0, eval_tokens=512,
+    )  # fmt: skip
+    stacked = dataclasses.replace(cell, resources=Resources(scan=True, remat="full", micro_steps=2))
+
+    def run(name: str, config: RunConfig, report=None) -> dict:
+        write_json(tmp_path / name / "config.json", config.to_dict())
+        return loop.run_cell(tmp_path / name, report)
+
+    def stop(line: dict) -> None:
+        if line["step"] > 8:
+            raise Stop
+
+    whole, steps = run("whole", cell), []
+    for name, first, second in (("a", stacked, cell), ("b", cell, stacked)):
+        with pytest.raises(Stop):
+            run(name, first, stop)
+        result = run(name, second, lambda line: steps.append(line["step"]))
+        assert result["loss"] == pytest.approx(whole["loss"], abs=2e-4)
+        assert result["config_sha256"] == whole["config_sha256"]
+    assert steps == [16, 24, 16, 24]
 
 
 DEVICES = """

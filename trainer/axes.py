@@ -13,7 +13,8 @@ from trainer.resources import Resources
 MESH = ("data", "fsdp", "tensor")
 
 # Parameters are named by the table of `scaling.shape`, activations by what they hold. `width` is the
-# model's width where it stays whole: in activations, and in a weight gathered for use.
+# model's width where it stays whole: in activations, and in a weight gathered for use. `group` is a
+# batch not yet dealt out within an fsdp group, `position_shared` one that the tensor axis splits.
 RULES: Mapping[str, tuple[str, ...]] = {
     "layers": (),
     "embed": ("fsdp",),
@@ -23,6 +24,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "mlp": ("tensor",),
     "head_dim": (),
     "batch": ("data", "fsdp"),
+    "group": ("data",),
     "position": (),
     "position_shared": ("tensor",),
     "width": (),

@@ -207,7 +207,7 @@ def attend(q_BTHK: Array, k_BTGK: Array, v_BTGK: Array) -> Array:
     score_BGRTS = jnp.einsum("bgrtk,bgsk->bgrts", q_BGRTK, k_BGSK).astype(jnp.float32) + hidden_111TS
     # The sum is divided out after the product with the values: T x K divisions instead of T x T.
     top = jax.lax.stop_gradient(score_BGRTS.max(axis=-1, keepdims=True))
-    weight_BGRTS = jnp.exp(score_BGRTS - top)
+    weight_BGRTS = checkpoint_name(jnp.exp(score_BGRTS - top), "attention")
     total_BGRT1 = weight_BGRTS.sum(axis=-1, keepdims=True)
     mixed_BGRTK = jnp.einsum("bgrts,bgsk->bgrtk", weight_BGRTS.astype(v_BTGK.dtype), v_BGSK)
     mixed_BGRTK = mixed_BGRTK / total_BGRT1.astype(v_BTGK.dtype)
@@ -269,9 +269,12 @@ class Transformer(nn.Module):
     def __call__(self, ids_BT: Array) -> tuple[Array, Array]:
         s, r = self.shape, self.resources
         table = Embedding(s, name="embed")()
-        x_BTD = residual(table[ids_BT].astype(self.dtype), r)
+        # Looked up where the table's columns lie, all rows of the fsdp group at once, and only then dealt
+        # out to the ranks: the table is never gathered, nor its gradient.
+        x_BTD = constrain(table[ids_BT], r, "group", "position", "embed")
+        x_BTD = residual(x_BTD.astype(self.dtype), r)
         block = Block
-        if r.remat != "none":
+        if r.saved is not None:
             policy = jax.checkpoint_policies.save_only_these_names(*r.saved)
             block = nn.remat(Block, policy=policy, prevent_cse=not r.scan)
         if r.scan:

@@ -11,9 +11,11 @@ from scaling.files import from_mapping
 
 # The tensors of a block that rematerialisation may keep, by MaxText's names, in the order they are made.
 SAVEABLE = ("query_proj", "key_proj", "value_proj", "context", "out_proj", "mlpwi", "mlpwo")
-# What each policy keeps besides a block's input: `minimal` every product with a weight, so that the
-# backward pass repeats attention, norms and activations only.
+# What each policy keeps besides a block's input. `none` keeps every product, so that norms, rotations
+# and activation functions are repeated and nothing that costs time; `minimal` every product with a
+# weight, so that attention is repeated as well.
 POLICIES: Mapping[str, tuple[str, ...]] = {
+    "none": (*SAVEABLE, "attention"),
     "minimal": tuple(name for name in SAVEABLE if name != "context"),
     "full": (),
 }
@@ -23,8 +25,9 @@ POLICIES: Mapping[str, tuple[str, ...]] = {
 class Resources:
     """The mesh data x fsdp x tensor, and four ways to trade time for memory; all off by default.
 
-    remat: what the backward pass recomputes of a block. `none` keeps all; `minimal` and `full` keep
-        what `POLICIES` says, `custom` keeps the tensors of `remat_saved`.
+    remat: what the backward pass recomputes of a block: all but what `POLICIES` says is kept, or for
+        `custom` the tensors of `remat_saved`. `none` without a loop over layers on one device is plain
+        differentiation: the compiler decides there, and small models are fastest so.
     scan: layers run in a loop over stacked parameters, so that compile time does not grow with depth.
     loss_chunk: positions of each sequence whose logits exist at once (a divisor of `seq`).
     micro_steps: parts into which the batch is cut, one after the other; their gradients are summed.
@@ -53,7 +56,7 @@ class Resources:
         for name in ("scan", "sequence_parallel"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"field {name!r} must be true or false, not {getattr(self, name)!r}.")
-        if self.remat not in ("none", "custom", *POLICIES):
+        if self.remat not in ("custom", *POLICIES):
             raise ValueError(f"field 'remat' must be none, minimal, custom or full, not {self.remat!r}.")
         if isinstance(self.remat_saved, str) or not all(name in SAVEABLE for name in self.remat_saved):
             known = ", ".join(SAVEABLE)
@@ -72,8 +75,14 @@ class Resources:
         return self.data * self.fsdp
 
     @property
-    def saved(self) -> tuple[str, ...]:
-        """Names of the kept tensors, when anything is recomputed at all."""
+    def saved(self) -> tuple[str, ...] | None:
+        """Names of the tensors kept for the backward pass; None where the compiler decides.
+
+        Left to itself, differentiating a loop stacks whatever it meets: float32 copies inside norms,
+        and every layer's weights as they were gathered.
+        """
+        if self.remat == "none" and not self.scan and self.devices == 1:
+            return None
         return POLICIES.get(self.remat, self.remat_saved)
 
     def check(self, batch: int, seq: int) -> None:
