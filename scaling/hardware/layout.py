@@ -124,9 +124,9 @@ def candidates(
 
 
 def _sharded(base: Layout, ranks: int, near: int, node: int) -> Iterator[Layout]:
-    """The ranks as data x fsdp: all sharded, sharded over a node or a slice, and only replicated."""
+    """The ranks as data x fsdp: all sharded, over a node, half a node or a slice, and only replicated."""
     inside = max(1, node // near)
-    options = {ranks, min(inside, ranks), ranks // base.slices, 1}
+    options = {ranks, min(inside, ranks), min(inside, ranks) // 2, ranks // base.slices, 1}
     if base.pipeline > 1:  # stages keep their weights and share the optimizer alone, as Megatron does
         yield replace(base, data=ranks, fsdp=1, zero=1)
     for fsdp in sorted(options, reverse=True):
