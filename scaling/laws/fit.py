@@ -32,7 +32,7 @@ from scaling.laws.intervals import (
     log_loss_sd,
     run_noise,
 )
-from scaling.laws.surface import PARAMETERS, Floats, PNormLaw, floats, law_from_dict, optimum_of
+from scaling.laws.surface import PARAMETERS, Floats, PNormLaw, floats, law_from_dict, log_optimum_of
 from scaling.laws.yielding import shrink
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Fit:
     def _optimum(self, flops: ArrayLike, level: float, which: int) -> tuple[Floats, Floats, Floats]:
         c = floats(flops)
         point = self.law.optimum(c)[which]
-        spread = np.log(optimum_of(self.draws, c.ravel())[which]).reshape(-1, *np.shape(c))
+        spread = log_optimum_of(self.draws, c.ravel())[which].reshape(-1, *np.shape(c))
         return point, *self.reach(point, spread, self.prior_free.optimum(c)[which], level)
 
     def reach(

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from scaling.laws.estimate import MANY, Estimate, Prior, Rows, covariance, estimate, to_vector
+from scaling.laws.estimate import MANY, Estimate, Prior, Rows, covariance, estimate, robust_scale, to_vector
 from scaling.laws.newton import minimise, row_scores
 from scaling.laws.surface import Floats, loss_of
 
@@ -23,6 +23,7 @@ CUTS = (3.0, 8.0, 20.0)  # internal forward validation: fit below C_max / cut, s
 LN2 = math.log(2.0)
 LEAST_INFLATION = 1.1  # a few good splits do not prove the form: never trust the fit's own claim whole
 SPARE = 5
+MORE = 1.5
 UNTESTED = 1.4  # inflation where no split was possible: the square root of 2, a usual full inflation
 
 
@@ -88,10 +89,12 @@ def run_noise(fit: Estimate) -> float:
 
     The robust residual scale; with fewer than SPARE rows beyond the parameters a fit can run through most
     of them, so that their median says nothing: then at least the root mean square, where nothing hides.
+    The scale inside the objective is the one of the pass before; where the last one left clearly more, that.
     """
     rows, parameters = len(fit.rows), int(fit.problem.free.sum())
     if rows - parameters >= SPARE:
-        return fit.sigma
+        left = robust_scale(fit.residuals, fit.rows.weights, parameters)
+        return left if left > MORE * fit.sigma else fit.sigma
     square = float((fit.rows.weights * fit.residuals**2).sum())
     return max(fit.sigma, math.sqrt(square / max(rows - parameters, 1)))
 

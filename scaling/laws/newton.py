@@ -242,7 +242,9 @@ def _minimise(
         )
         active[live[done]] = False
     gradient = np.where(_held(problem, theta, state.gradient), 0.0, state.gradient)
-    at_bound = ((theta <= problem.lower) | (theta >= problem.upper)) & problem.free
+    # Within rounding of a bound is at it: centring and steps of 1e-16 must not hide a bound that holds.
+    close = 1e-9 * (problem.upper - problem.lower)
+    at_bound = ((theta <= problem.lower + close) | (theta >= problem.upper - close)) & problem.free
     return Solution(theta, state.value, gradient, state.hessian, ~active, at_bound)
 
 

@@ -226,7 +226,8 @@ def _minimise(
         active[live[small | (now == 0.0) | still | (mu[live] > 1e9)]] = False
     stuck = active | ~np.isfinite(state.value)
     gradient = np.where(_held(surface, theta, state.gradient), 0.0, state.gradient)
-    at_bound = ((theta <= surface.lower) | (theta >= surface.upper)) & surface.free
+    close = 1e-9 * (surface.upper - surface.lower)  # as in newton.py
+    at_bound = ((theta <= surface.lower + close) | (theta >= surface.upper - close)) & surface.free
     return Solution(theta, state.value, gradient, state.hessian, ~stuck, at_bound)
 
 

@@ -118,11 +118,18 @@ def loss_of(theta: Floats, params: Floats, tokens: Floats) -> Floats:
 
 def optimum_of(theta: Floats, flops: Floats) -> tuple[Floats, Floats]:
     """(N, D) of least loss for one parameter vector or for rows of them, as in `loss_of`."""
+    log_n, log_d = log_optimum_of(theta, flops)
+    with np.errstate(over="ignore"):  # a law whose best size is beyond floating point: infinite
+        return np.exp(log_n), np.exp(log_d)
+
+
+def log_optimum_of(theta: Floats, flops: Floats) -> tuple[Floats, Floats]:
+    """(ln N, ln D) of `optimum_of`, finite where N or D is not."""
     _, A, B, alpha, beta, g = np.moveaxis(theta, -1, 0)[..., None] if theta.ndim > 1 else theta
     total = alpha + beta
     log_g = (g * np.log(alpha / beta) + np.log(A) - np.log(B)) / total
     log_c = np.log(flops / 6.0)
-    return np.exp(log_g + beta / total * log_c), np.exp(alpha / total * log_c - log_g)
+    return log_g + beta / total * log_c, alpha / total * log_c - log_g
 
 
 def chinchilla_law(E: float, A: float, B: float, alpha: float, beta: float) -> PNormLaw:
