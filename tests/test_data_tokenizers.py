@@ -133,3 +133,11 @@ def test_a_damaged_tokenizer_file_is_one_sentence(tmp_path: Path, content: str) 
 def test_unusable_requests_are_usage_errors(text: str) -> None:
     with pytest.raises(UsageError, match="--tokenizer"):
         TokenizerRequest.parse(text)
+
+
+@given(st.lists(st.text(alphabet=[chr(i) for i in range(128)]), max_size=4), st.integers(0, 1))
+def test_words_remembered_give_the_ids_of_the_library(bpe: HubTokenizer, texts: list[str], big: int) -> None:
+    """Every ASCII character, the library's own division of a text against ours."""
+    texts = [text + " it's 'twas we'll x  y\n\n z_9\x1c\x85\t"[: len(text) + 7 * big] for text in texts]
+    ours = [ids.tolist() for ids in bpe.encode_all(text.encode() for text in texts)]
+    assert ours == [bpe.model.encode(text, add_special_tokens=False).ids for text in texts]

@@ -12,6 +12,7 @@ import numpy as np
 
 from scaling.errors import ScalingError, UsageError
 from scaling.files import dumps, read_json, sha256_bytes, write_atomic
+from trainer.wordcache import WordCache, divides_as_gpt2
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as HubModel
@@ -167,7 +168,20 @@ class HubTokenizer:
         string = text.decode() if isinstance(text, bytes) else text
         return np.asarray(self.model.encode(string, add_special_tokens=False).ids, np.uint32)
 
+    @cached_property
+    def _words(self) -> WordCache | None:
+        if not divides_as_gpt2(self.text):
+            return None
+        return WordCache(lambda texts: self.model.encode_batch_fast(texts, add_special_tokens=False))
+
     def encode_all(self, texts: Iterable[bytes]) -> Iterator[np.ndarray]:
+        if self._words is None:
+            yield from self._encode_batches(texts)
+            return
+        for text in texts:
+            yield self._words.encode(text.decode()) if text.isascii() else self.encode(text)
+
+    def _encode_batches(self, texts: Iterable[bytes]) -> Iterator[np.ndarray]:
         batch: list[str] = []
         size = 0
         for text in texts:

@@ -16,21 +16,24 @@ from typing import NamedTuple
 
 EMAIL, ADDRESS, PHONE = "<|email|>", "<|ip|>", "<|phone|>"
 
-# Every expression starts at a character that cannot be preceded by one of its own, so that a text of
-# a million letters is read once.
+# No find begins behind a character of its own kind, so that a text of a million letters is read once.
+# The first character is asked before what precedes it: so a search skips to the next digit by itself.
 _LOCAL = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~.-"
 _EMAIL = re.compile(
     rf"(?<![{_LOCAL}])[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~-][{_LOCAL}]{{0,63}}"
     r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])"
 )
-_IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
+_IPV4 = re.compile(r"\d(?<![\w.]\d)\d{0,2}\.(?:\d{1,3}\.){2}\d{1,3}(?!\w|\.\d)")
 _IPV6 = re.compile(
     r"(?<![\w:.])(?=[0-9A-Fa-f:]*[0-9A-Fa-f])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])"
 )
 _VERSION = re.compile(r"(?:version|release|v)[\s.:=]*$", re.IGNORECASE)
 _PHONE = re.compile(
-    r"(?<![\w+.-])(?:\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{1,4}(?:[ .-]?\d{2,4}){1,4}"
-    r"|(?:1[ .-])?\(\d{3}\)[ ]?\d{3}[-. ]\d{4}|(?:1[-.])?\d{3}([-.])\d{3}\1\d{4})(?![\w-]|\.\d)"
+    r"[+(\d](?<![\w+.-].)(?:"
+    r"(?<=\+)\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{1,4}(?:[ .-]?\d{2,4}){1,4}"
+    r"|(?:(?<=\()|(?<=1)[ .-]\()\d{3}\)[ ]?\d{3}[-. ]\d{4}"
+    r"|(?:(?<=\d)\d\d|(?<=1)[-.]\d{3})([-.])\d{3}\1\d{4}"
+    r")(?![\w-]|\.\d)"
 )
 
 

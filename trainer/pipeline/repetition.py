@@ -7,6 +7,7 @@ with a probability of about n^2/2^65, 3e-10 for the longest text that the rules 
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 import numpy as np
 
@@ -72,49 +73,62 @@ def _n_grams(words: list[str], length: int) -> set[str]:
         keys = keys[:-1] * _PRIME + ids[n - 1 :]
         keys ^= keys >> np.uint64(29)
         sizes = ends[n:] - ends[:-n] - 1  # characters of each n-gram
+        groups = _groups(keys)
         if n in TOP:
-            if _most_common(keys, sizes) > TOP[n] * length:
+            if _most_common(groups, sizes) > TOP[n] * length:
                 broken.add(f"gopher-repetition-top-{n}-gram")
-        else:
-            characters = _repeated(keys, sizes, n, DUPLICATE[n] * length)
-            if characters is None:
-                break  # no n-gram occurs twice, so no longer one does
-            if characters > DUPLICATE[n] * length:
-                broken.add(f"gopher-repetition-{n}-grams")
+        elif groups.most == 1:
+            break  # no n-gram occurs twice, so no longer one does
+        elif _repeats(keys, groups, sizes, n, DUPLICATE[n] * length):
+            broken.add(f"gopher-repetition-{n}-grams")
     return broken
 
 
-def _most_common(keys: np.ndarray, sizes: np.ndarray) -> int:
-    """Characters of all occurrences of the commonest n-gram; of several, the one that comes first."""
-    order = np.argsort(keys, kind="stable")
+class _Groups(NamedTuple):
+    """Positions of equal keys side by side: `order`, where each group starts in it, and its size."""
+
+    order: np.ndarray
+    starts: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def most(self) -> int:
+        return int(self.counts.max())
+
+
+def _groups(keys: np.ndarray) -> _Groups:
+    order = np.argsort(keys)
     ordered = keys[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    counts = np.diff(np.r_[starts, len(keys)])
-    most = counts.max()
-    return int(most * sizes[order[starts[counts == most]].min()])
+    return _Groups(order, starts, np.diff(np.r_[starts, len(keys)]))
 
 
-def _repeated(keys: np.ndarray, sizes: np.ndarray, n: int, limit: float) -> int | None:
-    """Characters of n-grams seen before, each word counted once; None where no n-gram occurs twice.
+def _most_common(groups: _Groups, sizes: np.ndarray) -> int:
+    """Characters of all occurrences of the commonest n-gram; of several, the one that comes first."""
+    first = np.minimum.reduceat(groups.order, groups.starts)[groups.counts == groups.most].min()
+    return groups.most * int(sizes[first])
 
-    The text is read from the left, and a repeated n-gram is stepped over whole. That needs a loop,
-    run only where all that repeats could exceed `limit`.
+
+def _repeats(keys: np.ndarray, groups: _Groups, sizes: np.ndarray, n: int, limit: float) -> bool:
+    """Whether over `limit` characters are in n-grams seen before, each word counted once.
+
+    The text is read from the left, and a repeated n-gram is stepped over whole. That needs a loop, over
+    the n-grams that occur twice alone, and only where all of them together could exceed the limit.
     """
-    order = np.argsort(keys, kind="stable")
-    again = order[1:][keys[order[1:]] == keys[order[:-1]]]
-    if not len(again):
-        return None
-    # The loop counts some of these and nothing else.
-    if int(sizes[again].sum()) <= limit:
-        return 0
+    again = ((groups.counts - 1) * sizes[groups.order[groups.starts]]).sum()
+    if again <= limit:
+        return False
+    places = np.sort(groups.order[np.repeat(groups.counts > 1, groups.counts)])
     known: set[int] = set()
-    listed = keys.tolist()
-    total = at = 0
-    while at < len(listed):
-        if listed[at] in known:
-            total += int(sizes[at])
-            at += n
+    total = reached = 0
+    for at, key, size in zip(places.tolist(), keys[places].tolist(), sizes[places].tolist()):
+        if at < reached:
+            continue
+        if key in known:
+            total += size
+            if total > limit:
+                return True
+            reached = at + n
         else:
-            known.add(listed[at])
-            at += 1
-    return total
+            known.add(key)
+    return False

@@ -68,7 +68,7 @@ NOT_ABOUT_WORDS = frozenset(
 END = (".", "?", "!", '"', "'", "”", "’", "。", "！", "？", "؟", "।", "…")
 POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
-LONG_WORD = re.compile(r"\S{1001}")
+LONG_WORD = 1000  # characters
 SENTENCE = re.compile(r"[.!?。！？؟।]+[\"'”’)\]]*(?=\s|$)|[。！？]")
 
 
@@ -112,7 +112,7 @@ def judge(text: str, rules: frozenset[str]) -> tuple[int, str]:
     lines = text.splitlines()
     broken = repetition(text, words, lines, rules)
     broken |= _quality(text, words, lines) & rules
-    edited, touched = _edit_lines(text, lines, rules)
+    edited, touched = _edit_lines(text, words, lines, rules)
     broken |= touched | (_page(text, edited) & rules)
     broken |= _fineweb(edited) & rules
     return sum(BIT[name] for name in broken), edited
@@ -147,21 +147,21 @@ def _quality(text: str, words: list[str], lines: list[str]) -> set[str]:
     return broken
 
 
-def _edit_lines(text: str, lines: list[str], rules: frozenset[str]) -> tuple[str, set[str]]:
+def _edit_lines(text: str, words: list[str], lines: list[str], rules: frozenset[str]) -> tuple[str, set[str]]:
     edit, punctuation = "c4-lines" in rules, "c4-punctuation" in rules
     if not (edit or punctuation):
         return text, set()
     low = text.lower()
     # Most texts mention none of these: then no line need be searched for them.
     phrases = [phrase for phrase in ("javascript", *POLICY) if phrase in low]
-    long_words = LONG_WORD.search(text) is not None
+    long_words = max(map(len, words), default=0) > LONG_WORD
     cited = edit and "[" in text
     touched: set[str] = set()
     kept = []
     for line in lines:
         bare = line.strip()
         if edit:
-            if long_words and LONG_WORD.search(bare):
+            if long_words and max(map(len, bare.split()), default=0) > LONG_WORD:
                 touched.add("c4-lines")
                 continue
             if cited and "[" in bare:
