@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 from scaling.laws.certificate import certificate
-from scaling.laws.estimate import Estimate, Prior, estimate
+from scaling.laws.estimate import Estimate, Prior, estimate, robust_scale
 
 CONTRADICTED = 3.0  # residual scale with the prior over that of the data alone
 
@@ -21,19 +21,19 @@ def shrink(free: Estimate, prior: Prior, delta: float | None, notes: list[str]) 
     shrunk = estimate(free.rows, free.family, prior, delta)
     if not contradicted(free, shrunk):
         return shrunk
-    times = shrunk.sigma / free.sigma
+    times = _scale(shrunk) / free.sigma
     if prior.e_sd is not None:
         loose = estimate(free.rows, free.family, prior.without("e"), delta)
-        if loose.sigma < shrunk.sigma / 2:
+        if _scale(loose) < _scale(shrunk) / 2:
             shrunk = loose
             notes.append(
                 f"E is freed of its prior: with it the residuals are {times:.3g} times as wide as without"
             )
     if contradicted(free, shrunk):
+        times = _scale(shrunk) / free.sigma
         said = (
-            f"the prior contradicts the data: with it the residuals are {shrunk.sigma / free.sigma:.3g} times"
+            f"the prior contradicts the data: with it the residuals are {times:.3g} times as wide as without"
         )
-        said += " as wide as without"
         if certificate(free)["at_bounds"]:
             notes.append(f"{said}; fit without it (--no-prior) and mind the bounds")
             return shrunk
@@ -45,4 +45,9 @@ def shrink(free: Estimate, prior: Prior, delta: float | None, notes: list[str]) 
 def contradicted(free: Estimate, shrunk: Estimate) -> bool:
     """Few rows beyond the parameters leave the data alone too small a scale: they have to say it louder."""
     rows, parameters = len(free.rows), int(free.problem.free.sum())
-    return shrunk.sigma > CONTRADICTED * math.sqrt(rows / max(rows - parameters, 1)) * free.sigma
+    return _scale(shrunk) > CONTRADICTED * math.sqrt(rows / max(rows - parameters, 1)) * free.sigma
+
+
+def _scale(fit: Estimate) -> float:
+    """What the fit misses its rows by: the scale inside its objective, or that of its last residuals."""
+    return max(fit.sigma, robust_scale(fit.residuals, fit.rows.weights, int(fit.problem.free.sum())))
