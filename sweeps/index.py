@@ -1,7 +1,7 @@
 """What the results of a sweep say, remembered: DIR/index.json, a cache that may be deleted at any time.
 
 Reading ten thousand result files takes seconds, asking whether they have changed takes milliseconds. An
-entry counts only while the size and time of its files are those it was made from, so an index that is
+entry counts only while the size and time of its file are those it was made from, so an index that is
 old, torn or written by two processes at once costs time and never an answer. Workers do not write it.
 """
 
@@ -18,8 +18,6 @@ from scaling.files import dumps, read_json, write_atomic
 NAME = "index.json"
 FORMAT = "scaling/sweep-index"
 VERSION = 1
-FILES = ("result.json", "config.json")  # an outcome is that of a config
-
 Signature = list[int]
 
 
@@ -44,15 +42,9 @@ def save(folder: Path, entries: Mapping[str, list[Any]]) -> None:
 
 
 def signature(folder: str) -> Signature | None:
-    """Size and time of a cell's deciding files; None while it has no result."""
-    found = []
-    for name in FILES:
-        try:
-            stat = os.stat(f"{folder}/{name}")
-        except OSError:
-            if name == FILES[0]:
-                return None
-            found += [0, 0]
-        else:
-            found += [stat.st_mtime_ns, stat.st_size]
-    return found
+    """Time and size of a cell's result file; None while there is none."""
+    try:
+        stat = os.stat(f"{folder}/result.json")
+    except OSError:
+        return None
+    return [stat.st_mtime_ns, stat.st_size]
