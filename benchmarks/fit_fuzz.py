@@ -294,7 +294,7 @@ def doubts(found: Fit, runs: Runs, table: Table, weighted: bool) -> str:
         return "an interval without ends"
     slack = math.exp(SLACK * found.noise)
     outside = (loss < seen.min() / slack) | (loss > seen.max() * slack)
-    if outside.mean() > OUTLIERS:
+    if not weighted and outside.mean() > OUTLIERS:
         return "losses at the rows outside the range of the data"
     i, j = np.triu_indices(min(len(n), 40), 1)
     ordered = ((n[i] <= n[j]) == (d[i] <= d[j])) | (n[i] == n[j]) | (d[i] == d[j])
