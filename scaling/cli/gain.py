@@ -60,7 +60,7 @@ def command(
         from analysis.figures import effective_compute
         from analysis.style import write_figure
 
-        drawn = effective_compute(result, *tables, names=(f"A, {a.stem}", f"B, {b.stem}"))
+        drawn = effective_compute(result, tables[0], tables[1], names=(f"A, {a.stem}", f"B, {b.stem}"))
         write_figure(drawn, figure)
     output.emit(result.to_dict(), as_json, lambda: _show(result, out, figure))
 

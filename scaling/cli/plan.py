@@ -125,6 +125,14 @@ def command(
             help="Write the files of a launch into this folder; with --accelerator.", rich_help_panel=OUTPUT
         ),
     ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Have the TPU compiler judge the step's memory (extra `tpu`; minutes, no TPU needed).",
+            rich_help_panel=HARDWARE,
+        ),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Plan though a refusal is due; marked.", rich_help_panel=OUTPUT)
     ] = False,
@@ -188,6 +196,11 @@ def command(
             plan,
             run_time(spent, counted, cluster.chip, cluster.chips or 1, utilisation, cluster.price_usd),
         )
+    if verify:
+        from scaling.cli.plan_compile import verified
+
+        output.say("compiling the planned step for its TPUs: this takes minutes")
+        plan = verified(plan)
     if out is not None:
         from scaling.planfiles import write_plan
         from scaling.planmd import write_markdown
@@ -207,5 +220,9 @@ def command(
         from scaling.cli.plan_page import render_plan
 
         render_plan(plan, output.console)
+        if "compiler" in plan:
+            from scaling.cli.plan_compile import words
+
+            output.console.print(f" {words(plan['compiler'])}\n")
 
     output.emit(plan, as_json, render)
