@@ -99,8 +99,10 @@ class _Groups(NamedTuple):
 def _groups(keys: np.ndarray) -> _Groups:
     order = np.argsort(keys)
     ordered = keys[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    return _Groups(order, starts, np.diff(np.r_[starts, len(keys)]))
+    new = np.ones(len(keys) + 1, bool)  # one more: the end
+    np.not_equal(ordered[1:], ordered[:-1], out=new[1:-1])
+    edges = np.flatnonzero(new)
+    return _Groups(order, edges[:-1], np.diff(edges))
 
 
 def _most_common(groups: _Groups, sizes: np.ndarray) -> int:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 import string
+from collections import Counter
 from collections.abc import Iterable
 
 from scaling.errors import UsageError
@@ -111,38 +112,47 @@ def judge(text: str, rules: frozenset[str]) -> tuple[int, str]:
     words = text.split()
     lines = text.splitlines()
     broken = repetition(text, words, lines, rules)
-    broken |= _quality(text, words, lines) & rules
+    if not rules.isdisjoint(QUALITY):
+        broken |= _quality(text, words, lines) & rules
     edited, touched = _edit_lines(text, words, lines, rules)
-    broken |= touched | (_page(text, edited) & rules)
-    broken |= _fineweb(edited) & rules
+    broken |= touched
+    if not rules.isdisjoint(C4):
+        broken |= _page(text, edited) & rules
+    if not rules.isdisjoint(FINEWEB):
+        broken |= _fineweb(edited) & rules
     return sum(BIT[name] for name in broken), edited
 
 
 def _quality(text: str, words: list[str], lines: list[str]) -> set[str]:
     broken = set()
-    real = [word for word in words if word.strip(string.punctuation)]
-    count = len(real)
+    count = characters = letters = 0
+    stop_words = set()
+    for word, times in Counter(words).items():  # most words repeat: each is looked at once
+        if word.isalpha() or word.strip(string.punctuation):
+            count += times
+            characters += times * len(word)
+            if word.isalpha() or any(map(str.isalpha, word)):
+                letters += times
+                if len(word) < 12:  # a comma or a bracket may hang on it
+                    stop_words.add(word.lower().strip(string.punctuation))
     if not 50 <= count <= 100_000:
         broken.add("gopher-words")
     if not count:
         return broken | {"gopher-word-length", "gopher-alphabetic", "gopher-stop-words"}
-    if not 3 <= sum(map(len, real)) / count <= 10:
+    if not 3 <= characters / count <= 10:
         broken.add("gopher-word-length")
     if text.count("#") / count > 0.1:
         broken.add("gopher-hashes")
-    if (text.count("...") + text.count("…")) / count > 0.1:
+    ellipses = text.count("...") + text.count("…")
+    if ellipses / count > 0.1:
         broken.add("gopher-ellipses")
-    bullets = sum(line.lstrip().startswith(("•", "-")) for line in lines)
-    if bullets / len(lines) > 0.9:
-        broken.add("gopher-bullets")
-    if sum(line.rstrip().endswith(("...", "…")) for line in lines) / len(lines) > 0.3:
+    if ellipses and sum(line.rstrip().endswith(("...", "…")) for line in lines) / len(lines) > 0.3:
         broken.add("gopher-ellipsis-lines")
-    letters = sum(word.isalpha() or any(map(str.isalpha, word)) for word in real)
+    if sum(line.lstrip().startswith(("•", "-")) for line in lines) / len(lines) > 0.9:
+        broken.add("gopher-bullets")
     if letters / len(words) < 0.8:
         broken.add("gopher-alphabetic")
-    found = {word.lower() for word in real}
-    # A comma or a bracket may hang on a word; looked at only where it decides.
-    if len(STOP_WORDS & found) < 2 and len(STOP_WORDS & {w.strip(string.punctuation) for w in found}) < 2:
+    if len(STOP_WORDS & stop_words) < 2:
         broken.add("gopher-stop-words")
     return broken
 
