@@ -29,7 +29,12 @@ from trainer.topologies import topology
 # Buffers are assigned before the processor's code is optimised, which takes most of the time.
 FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 FIELDS = ("argument", "output", "temp", "alias", "generated_code")
-QUIET = {"TPU_SKIP_MDS_QUERY": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
+QUIET = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "JAX_PLATFORMS": "cpu",
+}
 
 
 @dataclass(frozen=True)
@@ -126,18 +131,28 @@ def verdict(request: Request) -> dict[str, Any]:
         found |= {"fits": False, "bytes_per_device": None, "memory": None, "sentence": sentence(str(error))}
     else:
         memory = memory_of(compiled)
-        found |= {"fits": True, "bytes_per_device": peak(memory), "memory": memory, "sentence": None}
+        found |= {
+            "fits": True,
+            "bytes_per_device": needed(memory, name is not None),
+            "memory": memory,
+            "sentence": None,
+        }
     return found | {"compile_s": round(time.perf_counter() - begin, 2)}
 
 
 def memory_of(compiled: Any) -> dict[str, int]:
     """XLA's own account in bytes per device: what goes in, comes out, shares both and lies between."""
     analysis = compiled.memory_analysis()
-    return {name: int(getattr(analysis, f"{name}_size_in_bytes")) for name in FIELDS}
+    sizes = {name: int(getattr(analysis, f"{name}_size_in_bytes")) for name in FIELDS}
+    return sizes | {"peak": int(getattr(analysis, "peak_memory_in_bytes", 0))}
 
 
-def peak(memory: Mapping[str, int]) -> int:
-    """Arguments and temporaries, and outputs that do not take an argument's place."""
+def needed(memory: Mapping[str, int], on_tpu: bool) -> int:
+    """Bytes that the step needs: on a TPU the compiler's peak, which is what its own limit is held to
+    (its temporaries add up buffers of different times); else arguments, temporaries, and outputs that
+    take no argument's place, which is what XLA allocates on a processor."""
+    if on_tpu and memory["peak"]:
+        return memory["peak"]
     return memory["argument"] + memory["temp"] + memory["output"] - memory["alias"]
 
 
