@@ -38,7 +38,7 @@ def jaccard(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("bands, rows", [NEAR, (28, 4)])
-def test_recall_follows_the_s_curve_at_every_edit_rate(bands: int, rows: int, capsys) -> None:
+def test_recall_follows_the_s_curve_at_every_edit_rate(bands: int, rows: int) -> None:
     """Planted pairs, at six edit rates: the share that shares a cluster against the mean of the curve at
     the pairs' true similarities, within four standard errors; no pair that was not planted is linked."""
     rng = np.random.default_rng(bands)
@@ -59,8 +59,7 @@ def test_recall_follows_the_s_curve_at_every_edit_rate(bands: int, rows: int, ca
         assert abs(found.mean() - expected.mean()) <= 4 * error + 1e-9, report[-1]
         # Precision: a cluster is a text and its own copy, never two different texts.
         assert len(np.unique(group[:PAIRS])) == PAIRS, report[-1]
-    with capsys.disabled():
-        print(f"\n{bands} x {rows}: " + "\n        ".join(report))
+    print(f"\n{bands} x {rows}: " + "\n        ".join(report))  # pytest -s shows the curve
 
 
 def test_the_threshold_is_where_half_are_found() -> None:

@@ -5,6 +5,7 @@ Texts stay on disk. In memory are a few numbers per text: some 150 bytes of it a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,14 +87,20 @@ class Corpus:
         return f"{name}, {word} {record['number']}" if word else str(name)
 
     def signatures(self, chosen: np.ndarray) -> np.ndarray:
-        """Signatures of the chosen texts, which were all kept by their units."""
+        """Signatures of the chosen texts, which were all kept by their units: mapped from one file."""
         kept = self.column("state") == KEPT
-        parts, at = [], 0
-        for unit, count in zip(self.units, self._counts):
-            mine = slice(at, at + count)
-            parts.append(unit.signatures()[chosen[mine][kept[mine]]])
-            at += count
-        return np.concatenate(parts) if parts else np.zeros((0, PERMUTATIONS), np.uint32)
+        file = self.units[0].folder / f"chosen.sigs.{os.getpid()}.tmp"
+        at = 0
+        with open(file, "wb") as stream:
+            for unit, count in zip(self.units, self._counts):
+                mine = slice(at, at + count)
+                at += count
+                wanted = chosen[mine][kept[mine]]
+                for rows in np.array_split(np.flatnonzero(wanted), 1 + wanted.size // 65536):
+                    stream.write(np.ascontiguousarray(unit.signatures()[rows]).tobytes())
+        found = np.memmap(file, np.uint32, "r").reshape(-1, PERMUTATIONS)
+        file.unlink()  # the mapping keeps it; a killed build leaves nothing
+        return found
 
 
 @dataclass(frozen=True)
