@@ -430,3 +430,19 @@ def test_wrong_options_are_one_line(
     assert words in error
     assert "\n" not in error
     assert not (tmp_path / "out").exists()
+
+
+def test_rules_drop_edit_or_are_only_counted(tmp_path: Path, rows: Path) -> None:
+    """A rule that edits keeps the document; one that drops says how often it alone was the reason."""
+    lines = [json.loads(line)["text"] for line in rows.open()][:40]
+    lines[0] += "\nJavaScript is needed here.\n"
+    lines[1] += " {"
+    lines[2] += " { and\nno JavaScript here."
+    source = write_rows(tmp_path / "some.jsonl", lines)
+    options = {**PLAIN, "rules": ("c4-lines", "c4-braces")}
+    dropped = built(tmp_path / "drop", source, **options)
+    counted = built(tmp_path / "count", source, **options, count_only=True)
+    hits = {"c4-lines": {"documents": 2, "alone": 1}, "c4-braces": {"documents": 2, "alone": 2}}
+    assert dropped.manifest["card"]["rules"] == counted.manifest["card"]["rules"] == hits
+    assert texts_of(dropped) == {lines[0].split("\n")[0], *lines[3:]}
+    assert texts_of(counted) == set(lines)

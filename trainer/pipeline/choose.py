@@ -17,6 +17,7 @@ import numpy as np
 from scaling.errors import ScalingError
 from trainer.pipeline.near import clusters, keep_longest
 from trainer.pipeline.records import BROKEN_RULES, KEPT, OTHER_LANGUAGE, Finished
+from trainer.pipeline.rules import BIT, EDITS
 from trainer.pipeline.settings import Settings
 from trainer.sources import Excluded
 from trainer.splits import PERMUTATIONS, hold_out, seeded_keys
@@ -310,12 +311,14 @@ def _count(languages: np.ndarray, sizes: np.ndarray) -> dict[str, dict[str, int]
 
 
 def _rule_hits(rules: np.ndarray, judged: np.ndarray) -> dict[str, dict[str, int]]:
-    """Per rule: how many of the judged texts break it, and how many break no other."""
-    from trainer.pipeline.rules import BIT
-
+    """Per rule: how many of the judged texts break it, and how many break no other that drops them."""
     mine = rules[judged]
+    dropping = np.uint64(sum(BIT.values()) & ~EDITS)
     return {
-        name: {"documents": int(((mine & np.uint64(bit)) != 0).sum()), "alone": int((mine == bit).sum())}
+        name: {
+            "documents": int(((mine & np.uint64(bit)) != 0).sum()),
+            "alone": int((mine & (dropping | np.uint64(bit)) == bit).sum()),
+        }
         for name, bit in BIT.items()
         if ((mine & np.uint64(bit)) != 0).any()
     }

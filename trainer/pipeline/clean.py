@@ -15,7 +15,7 @@ from trainer.pipeline.pii import mask
 from trainer.pipeline.plan import Piece, Unit, open_hub, python_source
 from trainer.pipeline.readers import Row, hub_rows, jsonl_rows, parquet_rows, python_rows, text_rows
 from trainer.pipeline.records import BROKEN_RULES, KEPT, OTHER_LANGUAGE, RECORD, UnitWriter
-from trainer.pipeline.rules import applicable, judge, select_rules
+from trainer.pipeline.rules import EDITS, applicable, judge, select_rules
 from trainer.pipeline.settings import Settings
 from trainer.sources import Excluded
 from trainer.splits import shingles, signature
@@ -98,9 +98,6 @@ def examine(
     occurs = np.bincount(np.frombuffer(kept, np.uint8), minlength=256) > 0
     record["bytes"] = np.packbits(occurs)
     return record, kept
-
-
-EDITS = sum(1 << i for i, name in enumerate(select_rules(["all"])) if name in ("c4-lines", "c4-punctuation"))
 
 
 def _rows(piece: Piece, settings: Settings, excluded: Excluded) -> Iterator[Row]:

@@ -50,6 +50,7 @@ FINEWEB = {
 }
 RULES = REPETITION | QUALITY | C4 | FINEWEB
 BIT = {name: 1 << i for i, name in enumerate(RULES)}
+EDITS = BIT["c4-lines"] | BIT["c4-punctuation"]  # they drop lines, not documents
 SETS = {
     "gopher-repetition": tuple(REPETITION),
     "gopher": tuple(QUALITY),
