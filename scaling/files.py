@@ -47,12 +47,35 @@ def _replace(path: Path, data: bytes) -> None:
         raise
 
 
+def added(default: T) -> T:
+    """A dataclass field that came later: left out of files while it holds its default, so that what was
+    written before it came keeps its meaning and its hash."""
+    return dataclasses.field(default=default, metadata={"added": True})
+
+
+def written(value: Any) -> list[dataclasses.Field[Any]]:
+    """The fields of a dataclass that go into files: all but those `added` that hold their default."""
+    fields = dataclasses.fields(value)
+    return [f for f in fields if not ("added" in f.metadata and getattr(value, f.name) == f.default)]
+
+
+def as_fields(value: Any) -> Any:
+    """`dataclasses.asdict` for files: nested dataclasses as dicts of the fields that are `written`."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: as_fields(getattr(value, f.name)) for f in written(value)}
+    if isinstance(value, Mapping):
+        return {k: as_fields(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(as_fields(v) for v in value)
+    return value
+
+
 def to_jsonable(value: Any) -> Any:
     """Plain JSON values from dataclasses, numpy scalars and arrays; non-finite numbers become null."""
     if value is None or type(value) in (str, int, bool):  # most of a large file: asked first
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: to_jsonable(getattr(value, f.name)) for f in written(value)}
     if isinstance(value, Mapping):
         return {str(k): to_jsonable(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

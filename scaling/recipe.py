@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from scaling.files import from_mapping, sha256_json
+from scaling.files import as_fields, from_mapping, sha256_json
 from scaling.shape import Shape
 
 # Whole numbers and the least each may be; then the fields that are any finite number.
@@ -144,7 +143,7 @@ class Recipe:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return as_fields(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:

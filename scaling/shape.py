@@ -21,14 +21,37 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Literal
+from typing import Any, Literal
+
+from scaling.errors import UsageError
+from scaling.files import added, as_fields
 
 Count = Literal["total", "total-less-input-embedding", "non-embedding"]
 Convention = Literal["6nd", "model_causal", "model_full", "hardware"]
 COUNTS: tuple[Count, ...] = ("total", "total-less-input-embedding", "non-embedding")
 CONVENTIONS: tuple[Convention, ...] = ("6nd", "model_causal", "model_full", "hardware")
+
+Block = Literal["sequential", "parallel"]
+Norm = Literal["rms", "layer"]
+NORMS: tuple[Norm, ...] = ("rms", "layer")
+# The norms of a block: that before attention, and that before the MLP. A block without the second is
+# parallel: its MLP reads what attention read, x + attention(norm(x)) + mlp(norm(x)) (PaLM,
+# arXiv:2204.02311, section 2).
+BLOCKS: Mapping[Block, tuple[str, str | None]] = {
+    "sequential": ("attention_norm", "mlp_norm"),
+    "parallel": ("norm", None),
+}
+# Architectures by name, as fields of ShapeFamily.
+FAMILIES: Mapping[str, Mapping[str, Any]] = {
+    # Touvron et al. 2023 (arXiv:2302.13971), with query-key norm (Dehghani et al. 2023, arXiv:2302.05442).
+    "llama": {},
+    # PaLM (Chowdhery et al. 2022, arXiv:2204.02311, section 2): parallel blocks, one key-value head,
+    # input table and head shared, no biases (so LayerNorm has a gain only), no query-key norm.
+    "palm": {"block": "parallel", "norm": "layer", "kv_heads": 1, "tied": True, "qk_norm": False},
+}
 
 
 @dataclass(frozen=True)
@@ -52,11 +75,12 @@ class Param:
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder-only transformer: pre-norm RMSNorm, RoPE, SwiGLU, no biases.
+    """A decoder-only transformer: normed before its branches, RoPE, SwiGLU, no biases.
 
     layers, width (d_model), heads, kv_heads, head_dim, ffn (hidden size of the gated MLP) and
     vocab are counts; `tied` shares the input table with the output head; `qk_norm` normalises
-    queries and keys per head.
+    queries and keys per head. `block` says how attention and MLP stand to each other (`BLOCKS`),
+    `norm` is `rms` (RMSNorm) or `layer` (LayerNorm).
     """
 
     layers: int
@@ -68,8 +92,11 @@ class Shape:
     vocab: int
     tied: bool = False
     qk_norm: bool = True
+    block: Block = added("sequential")
+    norm: Norm = added("rms")
 
     def __post_init__(self) -> None:
+        _check_kinds("shape", self.block, self.norm)
         for field in ("layers", "width", "heads", "kv_heads", "head_dim", "ffn", "vocab"):
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -91,6 +118,7 @@ class Shape:
         d, f = self.width, self.ffn
         q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
         residual = 1 / math.sqrt(2 * self.layers)
+        before_attention, before_mlp = BLOCKS[self.block]
 
         def matrix(
             path: tuple[str, ...], shape: tuple[int, int], axes: tuple[str, str], scale: float = 1.0
@@ -103,7 +131,7 @@ class Shape:
         rows = [Param(("embed", "table"), (self.vocab, d), ("vocab", "embed"), EMBED_STD, "embedding")]
         for i in range(self.layers):
             block = f"layer_{i}"
-            rows.append(norm((block, "attention_norm"), d, "embed"))
+            rows.append(norm((block, before_attention), d, "embed"))
             rows.append(matrix((block, "attention", "query"), (d, q), ("embed", "heads")))
             rows.append(matrix((block, "attention", "key"), (d, kv), ("embed", "kv_heads")))
             rows.append(matrix((block, "attention", "value"), (d, kv), ("embed", "kv_heads")))
@@ -111,7 +139,8 @@ class Shape:
                 rows.append(norm((block, "attention", "query_norm"), self.head_dim, "head_dim"))
                 rows.append(norm((block, "attention", "key_norm"), self.head_dim, "head_dim"))
             rows.append(matrix((block, "attention", "out"), (q, d), ("heads", "embed"), residual))
-            rows.append(norm((block, "mlp_norm"), d, "embed"))
+            if before_mlp:
+                rows.append(norm((block, before_mlp), d, "embed"))
             rows.append(matrix((block, "mlp", "gate"), (d, f), ("embed", "mlp")))
             rows.append(matrix((block, "mlp", "up"), (d, f), ("embed", "mlp")))
             rows.append(matrix((block, "mlp", "down"), (f, d), ("mlp", "embed"), residual))
@@ -176,8 +205,24 @@ class Shape:
             return full * (4 / 3 if remat else 1.0)
         raise ValueError(f"unknown FLOP convention {convention!r}; known are {', '.join(CONVENTIONS)}.")
 
-    def to_dict(self) -> dict[str, int | bool]:
-        return dataclasses.asdict(self)
+    def to_dict(self) -> dict[str, Any]:
+        return as_fields(self)
+
+
+def named_family(name: str) -> dict[str, Any]:
+    """Fields of ShapeFamily of the architecture `name`, all of them that any architecture sets."""
+    if name not in FAMILIES:
+        raise UsageError(f"--family {name}: no such architecture; known are {', '.join(FAMILIES)}.")
+    plain = {f.name: f.default for f in dataclasses.fields(ShapeFamily)}
+    varied = {field for fields in FAMILIES.values() for field in fields}
+    return {field: FAMILIES[name].get(field, plain[field]) for field in sorted(varied)}
+
+
+def _check_kinds(what: str, block: str, norm: str) -> None:
+    if block not in BLOCKS:
+        raise ValueError(f"{what} field 'block' must be {' or '.join(map(repr, BLOCKS))}, not {block!r}.")
+    if norm not in NORMS:
+        raise ValueError(f"{what} field 'norm' must be {' or '.join(map(repr, NORMS))}, not {norm!r}.")
 
 
 @lru_cache(maxsize=4096)
@@ -200,7 +245,8 @@ class ShapeFamily:
 
     Depth follows width (`layers = max(min_layers, round(width / aspect))`), heads keep close to
     `head_dim`, the gated MLP is 8/3 of the width rounded up to `ffn_multiple` (Shazeer 2020,
-    arXiv:2002.05202: the size that equals a plain 4x MLP in parameters).
+    arXiv:2002.05202: the size that equals a plain 4x MLP in parameters). Every `kv_group` heads share
+    a key-value head, or all of them share `kv_heads` (1: multi-query, Shazeer 2019, arXiv:1911.02150).
     """
 
     vocab: int
@@ -213,8 +259,14 @@ class ShapeFamily:
     kv_group: int = 1
     tied: bool = False
     qk_norm: bool = True
+    kv_heads: int | None = added(None)
+    block: Block = added("sequential")
+    norm: Norm = added("rms")
 
     def __post_init__(self) -> None:
+        _check_kinds("family", self.block, self.norm)
+        if self.kv_heads is not None and self.kv_heads < 1:
+            raise ValueError(f"family field 'kv_heads' must be at least 1, not {self.kv_heads!r}.")
         for field in (
             "vocab",
             "aspect",
@@ -235,17 +287,21 @@ class ShapeFamily:
         heads = max(self.min_heads, round(width / self.head_dim))
         while (width % heads or (width // heads) % 2) and heads > 1:
             heads -= 1
-        kv_heads = heads // self.kv_group if heads % self.kv_group == 0 else heads
+        kv_heads = self.kv_heads or (heads // self.kv_group if heads % self.kv_group == 0 else heads)
+        while heads % kv_heads:
+            kv_heads -= 1
         return Shape(
             layers=max(self.min_layers, round(width / self.aspect)),
             width=width,
             heads=heads,
-            kv_heads=max(1, kv_heads),
+            kv_heads=kv_heads,
             head_dim=width // heads,
             ffn=math.ceil(8 * width / 3 / self.ffn_multiple) * self.ffn_multiple,
             vocab=self.vocab,
             tied=self.tied,
             qk_norm=self.qk_norm,
+            block=self.block,
+            norm=self.norm,
         )
 
     def nearest(self, params: float, count: Count = "total") -> Shape:
@@ -266,5 +322,5 @@ class ShapeFamily:
             key=lambda s: abs(math.log(s.params(count) / params)),
         )
 
-    def to_dict(self) -> dict[str, int | bool]:
-        return dataclasses.asdict(self)
+    def to_dict(self) -> dict[str, Any]:
+        return as_fields(self)

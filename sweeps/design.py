@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Any
 
 from scaling.errors import ScalingError, UsageError
-from scaling.files import from_mapping
+from scaling.files import as_fields, from_mapping
 from scaling.shape import Shape, ShapeFamily
 
 FLOPS_CONVENTION = "model_causal"
@@ -65,7 +65,7 @@ class Cell:
     seed: int
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return as_fields(self)
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any], where: str = "cell") -> Cell:
@@ -340,4 +340,4 @@ def _seed_counts(seeds: int | Sequence[int], budgets: Sequence[float]) -> tuple[
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+    return as_fields(value)

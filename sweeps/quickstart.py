@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from scaling.errors import ScalingError, UsageError
-from scaling.files import read_json, sha256_file, sha256_json, to_jsonable, write_json
+from scaling.files import as_fields, read_json, sha256_file, sha256_json, to_jsonable, write_json
 from scaling.quantities import format_count, format_duration, format_flops, format_percent
 from scaling.recipe import Recipe
 from scaling.refusals import FARTHEST
@@ -304,7 +304,7 @@ def _sweep_inputs(loop: Loop) -> dict[str, Any]:
     settings = settings_of(loop)
     inside = loop.folder / "data" / "manifest.json"
     manifest = inside if inside.exists() else Path(settings.data) / "manifest.json"
-    return {"settings": asdict(settings), "data": sha256_file(manifest)}
+    return {"settings": as_fields(settings), "data": sha256_file(manifest)}
 
 
 def _launch_inputs(loop: Loop) -> dict[str, Any]:
@@ -320,7 +320,7 @@ def _verify_inputs(loop: Loop) -> dict[str, Any]:
 
 # Each stage: what it does, what goes into it, and the file that shows it was done.
 WORK: dict[str, tuple[Callable[[Loop], str], Callable[[Loop], dict[str, Any]], str]] = {
-    "data": (do_data, lambda loop: {"settings": asdict(settings_of(loop))}, "data/manifest.json"),
+    "data": (do_data, lambda loop: {"settings": as_fields(settings_of(loop))}, "data/manifest.json"),
     "sweep": (do_sweep, _sweep_inputs, "runs.csv"),
     "fit": (do_fit, lambda loop: _hashes(loop.folder, "runs.csv"), "fit.json"),
     "plan": (

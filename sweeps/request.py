@@ -11,6 +11,7 @@ from scaling.errors import UsageError
 from scaling.files import read_json
 from scaling.quantities import parse_count, parse_flops
 from scaling.recipe import Recipe
+from scaling.shape import named_family
 from sweeps import store
 from sweeps.data import EXTERNAL, check_data
 from sweeps.quickstart import Defaults
@@ -33,6 +34,8 @@ def requested(folder: str | Path, options: Mapping[str, Any], recipe: Path | Non
     if recipe is not None:
         values = {k: v for k, v in read_json(recipe).items() if k not in ("format", "version")}
         options = {**options, "recipe": Recipe.from_dict(values, str(recipe))}
+    if "family" in options:
+        options = {**options, "family": {**settings.family, **named_family(options["family"])}}
     if "budgets" in options and "seeds" not in options:
         options = {**options, "seeds": (1,)}
     if "budgets" in options and ("flops" in options or "runs" in options):

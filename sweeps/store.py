@@ -298,9 +298,9 @@ def refuse_mixture(folder: Path, design: Design, recipe: Recipe, data: DataRef) 
     if there.data.sha256 != data.sha256:
         what = f"data {there.data.sha256[:12]}, not {data.sha256[:12]}"
     elif there.recipe != recipe:
-        old, new = there.recipe.to_dict(), recipe.to_dict()
-        field = next(name for name in new if old.get(name) != new[name])
-        what = f"a recipe with {field} {old.get(field)!r}, not {new[field]!r}"
+        old, new = vars(there.recipe), vars(recipe)
+        field = next(name for name in new if old[name] != new[name])
+        what = f"a recipe with {field} {old[field]!r}, not {new[field]!r}"
     elif there.design.family != design.family:
         what = "another family of shapes"
     if what:

@@ -55,7 +55,8 @@ def text(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def runs(text, tmp_path_factory) -> dict[str, Path]:
-    """`bytes`: query-key norm, one kv head, own head. `bpe`: no norm, tied, a padded vocabulary."""
+    """`bytes`: query-key norm, one kv head, own head. `bpe`: no norm, tied, a padded vocabulary.
+    `palm`: parallel blocks, LayerNorm, multi-query, tied, on the bytes."""
     place = tmp_path_factory.mktemp("runs")
     found = {}
     with mock.patch.dict(os.environ, {"SCALING_CACHE": str(place / "cache")}):
@@ -68,5 +69,9 @@ def runs(text, tmp_path_factory) -> dict[str, Path]:
             else:
                 shape = Shape(1, 32, 4, 2, 8, 48, vocab + 7, tied=True, qk_norm=False)
             found[name] = write_run(place / name, data, shape)
-            assert cli("run-cell", found[name])["status"] == "done"
+            if name == "bytes":
+                kind = {"tied": True, "qk_norm": False, "block": "parallel", "norm": "layer"}
+                found["palm"] = write_run(place / "palm", data, Shape(2, 32, 4, 1, 8, 64, vocab, **kind))
+        for folder in found.values():
+            assert cli("run-cell", folder)["status"] == "done"
     return found

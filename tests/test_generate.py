@@ -21,10 +21,10 @@ from trainer.programs import compiled
 from trainer.tokens import TokenFolder
 from trainer.weights import keep_model, load_model
 
-BOTH = pytest.mark.parametrize("name", ["bytes", "bpe"])
+ALL = pytest.mark.parametrize("name", ["bytes", "bpe", "palm"])
 
 
-@BOTH
+@ALL
 def test_the_kept_parameters_are_the_final_ones(runs, name):  # noqa: F811
     """They give the run's own final evaluation, to the last bit; the checkpoints are gone."""
     config, result = read_config(runs[name] / "config.json"), read_json(runs[name] / "result.json")
@@ -55,7 +55,7 @@ def test_layers_trained_in_one_stack_are_kept_one_by_one(runs, tmp_path):  # noq
         assert (tmp_path / "model" / name).read_bytes() == (runs["bytes"] / "model" / name).read_bytes()
 
 
-@BOTH
+@ALL
 def test_greedy_decoding_equals_the_full_forward_pass(runs, name):  # noqa: F811
     """Token by token, on the stated context, past two restarts of it, from a prompt longer than it."""
     model = load_model(runs[name])

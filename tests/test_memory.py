@@ -40,8 +40,9 @@ def bytes_of(size: tuple[int, ...], sharding, mesh: dict[str, int]) -> float:
 @pytest.mark.parametrize("mesh", [(1, 1, 1), (1, 8, 1), (2, 2, 2), (1, 3, 1), (1, 1, 4), (8, 1, 1)])
 @pytest.mark.parametrize("tied", [False, True])
 def test_parameters_and_moments_are_those_that_the_trainer_shards(mesh, tied):
-    """Norm gains are counted as if whole: a thousandth."""
-    shape = Shape(4, 256, 4, 2, 64, 704, 2050, tied=tied, qk_norm=False)
+    """Norm gains are counted as if whole: a thousandth. The tied shape is PaLM's kind."""
+    kind = {"block": "parallel", "norm": "layer"} if tied else {}
+    shape = Shape(4, 256, 4, 1 if tied else 2, 64, 704, 2050, tied=tied, qk_norm=False, **kind)
     resources = Resources(*mesh)
     sizes = ways(resources)
     exact = sum(bytes_of(p.shape, spec(p.axes, p.shape, sizes), sizes) for p in shape.table)
@@ -58,9 +59,10 @@ def test_parameters_and_moments_are_those_that_the_trainer_shards(mesh, tied):
     ("remat", "saved"),
     [("none", ()), ("minimal", ()), ("custom", ("context", "key_proj", "mlpwi")), ("full", ())],
 )
-def test_what_a_policy_keeps_is_what_differentiation_keeps(remat, saved, dtype):
+@pytest.mark.parametrize("kind", [{}, {"block": "parallel", "norm": "layer", "qk_norm": False}])
+def test_what_a_policy_keeps_is_what_differentiation_keeps(remat, saved, dtype, kind):
     """The bytes that `jax.vjp` hands from the forward to the backward pass, to the last one."""
-    shape = Shape(1, 24, 4, 2, 10, 56, 97)
+    shape = Shape(1, 24, 4, 2, 10, 56, 97, **kind)
     resources = Resources(remat=remat, remat_saved=saved, scan=True)
     policy = jax.checkpoint_policies.save_only_these_names(*resources.saved)
     block = nn.remat(Block, policy=policy)(shape, resources)

@@ -9,14 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaling.shape import CONVENTIONS, COUNTS, Shape, ShapeFamily
+from scaling.errors import UsageError
+from scaling.files import to_jsonable
+from scaling.recipe import Recipe
+from scaling.shape import CONVENTIONS, COUNTS, Shape, ShapeFamily, named_family
+from trainer.config import config_from_dict
 from trainer.model import Transformer, abstract_params, init_params
 from trainer.step import token_losses
 
+PALM_KIND = {"tied": True, "qk_norm": False, "block": "parallel", "norm": "layer"}
 SHAPES = [
     Shape(layers=2, width=32, heads=2, kv_heads=2, head_dim=16, ffn=88, vocab=97),
     Shape(layers=3, width=48, heads=4, kv_heads=2, head_dim=12, ffn=128, vocab=50, tied=True),
     Shape(layers=1, width=24, heads=4, kv_heads=1, head_dim=8, ffn=64, vocab=30, qk_norm=False),
+    Shape(layers=3, width=24, heads=4, kv_heads=1, head_dim=8, ffn=64, vocab=30, **PALM_KIND),
+    Shape(layers=2, width=24, heads=4, kv_heads=2, head_dim=8, ffn=64, vocab=30, block="parallel"),
 ]
 
 
@@ -38,10 +45,11 @@ def test_counts_differ_by_the_embeddings(shape):
     assert shape.params_head == (0 if shape.tied else shape.vocab * shape.width)
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_model_full_flops_equal_the_compilers_count(tied):
+@pytest.mark.parametrize("kind", [{}, {"tied": True}, {"kv_heads": 1, **PALM_KIND}])
+def test_model_full_flops_equal_the_compilers_count(kind):
     """One forward and backward pass, unrolled, no optimizer: within 2% of XLA's own count."""
-    shape = Shape(layers=2, width=256, heads=4, kv_heads=2, head_dim=64, ffn=688, vocab=512, tied=tied)
+    sizes = {"layers": 2, "width": 256, "heads": 4, "kv_heads": 2, "head_dim": 64, "ffn": 688, "vocab": 512}
+    shape = Shape(**{**sizes, **kind})
     batch, seq = 2, 128
     params = abstract_params(shape)
     ids = jax.ShapeDtypeStruct((batch, seq + 1), jnp.int32)
@@ -78,9 +86,45 @@ def test_family_grows_and_is_valid():
     assert sizes == sorted(sizes) and len(set(sizes)) == len(sizes)
 
 
+def test_families_differ_by_data_alone():
+    """PaLM's: one key-value head at any width, one norm a block, a shared table; Llama's is the default."""
+    assert ShapeFamily(97, **named_family("llama")) == ShapeFamily(97)
+    for width in (8, 64, 256):
+        llama, palm = (ShapeFamily(97, **named_family(name)).shape(width) for name in ("llama", "palm"))
+        assert palm.kv_heads == 1 and (palm.heads, palm.ffn) == (llama.heads, llama.ffn)
+        norms = [[row for row in s.table if row.group == "norm"] for s in (llama, palm)]
+        assert [len(rows) for rows in norms] == [4 * llama.layers + 1, palm.layers + 1]
+        keys = 2 * width * (llama.heads - 1) * llama.head_dim * llama.layers  # keys and values of the others
+        gone = keys + 97 * width + sum(r.size for r in norms[0]) - sum(r.size for r in norms[1])
+        assert llama.params() - palm.params() == gone
+    with pytest.raises(UsageError, match="gpt2"):
+        named_family("gpt2")
+
+
+def test_what_was_written_before_families_keeps_its_meaning():
+    """Files without the newer fields load; a shape of the default kind is written, and hashed, as then."""
+    old = {"layers": 2, "width": 32, "heads": 2, "kv_heads": 2, "head_dim": 16, "ffn": 88, "vocab": 97}
+    old |= {"tied": False, "qk_norm": True}
+    assert Shape(**old).to_dict() == old and to_jsonable(Shape(**old)) == old
+    config = config_from_dict(Recipe().run_config(Shape(**old), 1e5, 0, "d", "h", "n"))
+    assert config.sha256 == "45f0fdd2c529679d307b49606027e48a80503e23354bb731d412f4e2ab8397ec"
+    palm = Shape(**{**old, **PALM_KIND})
+    assert Shape(**palm.to_dict()) == palm != Shape(**old)
+    assert ShapeFamily(**ShapeFamily(97, **named_family("palm")).to_dict()).kv_heads == 1
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("layers", 0), ("width", -1), ("heads", 2.5), ("vocab", True), ("kv_heads", 3), ("head_dim", 7)],
+    [
+        ("block", "serial"),
+        ("norm", "batch"),
+        ("layers", 0),
+        ("width", -1),
+        ("heads", 2.5),
+        ("vocab", True),
+        ("kv_heads", 3),
+        ("head_dim", 7),
+    ],
 )
 def test_a_bad_field_is_named(field, value):
     good = {"layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "head_dim": 8, "ffn": 64, "vocab": 97}

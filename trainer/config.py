@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from scaling.files import from_mapping, read_json, sha256_json
+from scaling.files import as_fields, from_mapping, read_json, sha256_json
 from scaling.shape import Shape
 from trainer.resources import Resources
 
@@ -115,7 +114,7 @@ class RunConfig:
         return self.steps * self.batch * self.seq
 
     def to_dict(self) -> dict[str, Any]:
-        return {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
+        return {"format": FORMAT, "version": VERSION, **as_fields(self)}
 
     @property
     def sha256(self) -> str:

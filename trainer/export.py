@@ -15,7 +15,8 @@ import numpy as np
 from scaling.errors import ScalingError
 from scaling.files import dumps, write_atomic, write_json
 from scaling.shape import Param, Shape
-from trainer.model import RMS_EPS, ROPE_THETA
+from trainer.model import ROPE_THETA
+from trainer.norms import NORM_EPS
 from trainer.tensorfile import Tensor, write_tensors
 from trainer.tokenizers import END_TEXT, ByteTokenizer, HubTokenizer, Tokenizer
 from trainer.weights import Model
@@ -131,7 +132,7 @@ def hub_config(model: Model) -> dict[str, Any]:
         "tie_word_embeddings": s.tied,
         "max_position_embeddings": model.seq,
         "hidden_act": "silu",
-        "rms_norm_eps": RMS_EPS,
+        "rms_norm_eps": NORM_EPS,
         "rope_theta": ROPE_THETA,  # where transformers 4 reads it, and below where 5 does
         "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_THETA},
         "attention_bias": False,

@@ -22,8 +22,9 @@ import numpy as np
 from jax import Array
 
 from scaling.errors import UsageError
-from scaling.shape import Shape
-from trainer.model import RMS_EPS, Params, abstract_params, rope_tables, rotate, silu
+from scaling.shape import BLOCKS, Shape
+from trainer.model import Params, abstract_params, rope_tables, rotate, silu
+from trainer.norms import NORM_FUNCTIONS
 from trainer.weights import Model
 
 
@@ -228,23 +229,28 @@ def forward(shape: Shape, params: Params, cache: Cache, ids_T: Array, position: 
         jax.lax.dynamic_slice_in_dim(jnp.asarray(t)[0], position, T) for t in rope_tables(S, shape.head_dim)
     )
     hidden_TS = jnp.arange(S)[None] > position + jnp.arange(T)[:, None]
+    before_attention, before_mlp = BLOCKS[shape.block]
+
+    def norm(x: Array, p: Params) -> Array:
+        return NORM_FUNCTIONS[shape.norm](x, p["scale"])
+
     x_TD = params["embed"]["table"][ids_T]
     keys, values = cache
     for i in range(shape.layers):
         block = params[f"layer_{i}"]
         p = block["attention"]
-        y_TD = rms_norm(x_TD, block["attention_norm"])
+        y_TD = norm(x_TD, block[before_attention])
         q_THK = (y_TD @ p["query"]).reshape(T, shape.heads, shape.head_dim)
         k_TGK = (y_TD @ p["key"]).reshape(T, shape.kv_heads, shape.head_dim)
         v_TGK = (y_TD @ p["value"]).reshape(T, shape.kv_heads, shape.head_dim)
         if shape.qk_norm:
-            q_THK, k_TGK = rms_norm(q_THK, p["query_norm"]), rms_norm(k_TGK, p["key_norm"])
+            q_THK, k_TGK = norm(q_THK, p["query_norm"]), norm(k_TGK, p["key_norm"])
         keys = jax.lax.dynamic_update_slice(keys, rotate(k_TGK, cos, sin)[None], (i, position, 0, 0))
         values = jax.lax.dynamic_update_slice(values, v_TGK[None], (i, position, 0, 0))
         x_TD = x_TD + attend(rotate(q_THK, cos, sin), keys[i], values[i], hidden_TS) @ p["out"]
-        y_TD, p = rms_norm(x_TD, block["mlp_norm"]), block["mlp"]
+        y_TD, p = norm(x_TD, block[before_mlp]) if before_mlp else y_TD, block["mlp"]
         x_TD = x_TD + (silu(y_TD @ p["gate"]) * (y_TD @ p["up"])) @ p["down"]
-    return Cache(keys, values), rms_norm(x_TD, params["final_norm"])
+    return Cache(keys, values), norm(x_TD, params["final_norm"])
 
 
 def logits(shape: Shape, params: Params, x_D: Array) -> Array:
@@ -259,9 +265,3 @@ def attend(q_THK: Array, k_SGK: Array, v_SGK: Array, hidden_TS: Array) -> Array:
     score_GRTS = jnp.einsum("tgrk,sgk->grts", q_TGRK, k_SGK).astype(jnp.float32)
     weight_GRTS = jax.nn.softmax(jnp.where(hidden_TS[None, None], -jnp.inf, score_GRTS), axis=-1)
     return jnp.einsum("grts,sgk->tgrk", weight_GRTS.astype(v_SGK.dtype), v_SGK).reshape(T, H * K)
-
-
-def rms_norm(x: Array, p: Params) -> Array:
-    x32 = x.astype(jnp.float32)
-    rms = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + RMS_EPS)
-    return (x32 * rms).astype(x.dtype) * p["scale"].reshape((1,) * (x.ndim - 1) + (-1,))

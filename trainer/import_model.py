@@ -13,7 +13,8 @@ from scaling.errors import ScalingError
 from scaling.files import check_fields, read_json
 from scaling.shape import Shape
 from trainer.export import CONFIG, OWN_FIELD, TOKENIZER, WEIGHTS, byte_characters, byte_tokenizer_json, places
-from trainer.model import RMS_EPS, ROPE_THETA, tree_of
+from trainer.model import ROPE_THETA, tree_of
+from trainer.norms import NORM_EPS
 from trainer.tensorfile import read_tensors
 from trainer.tokenizers import ByteTokenizer, HubTokenizer, Tokenizer
 from trainer.weights import Model
@@ -98,7 +99,7 @@ def shape_of(config: Mapping[str, Any], where: str) -> Shape:
         raise ScalingError(f"{where}: rope_type is {rope['rope_type']!r}; our model has only 'default'.")
     numbers = {
         "rope_theta": (rope.get("rope_theta", config.get("rope_theta", 10_000.0)), ROPE_THETA),
-        "rms_norm_eps": (config.get("rms_norm_eps", 1e-6), RMS_EPS),
+        "rms_norm_eps": (config.get("rms_norm_eps", 1e-6), NORM_EPS),
     }
     for name, (found, ours) in numbers.items():
         if found != ours:

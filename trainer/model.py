@@ -18,11 +18,11 @@ import numpy as np
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from scaling.shape import Param, Shape
+from scaling.shape import BLOCKS, Param, Shape
 from trainer.axes import constrain
+from trainer.norms import NORM_MODULES
 from trainer.resources import Resources
 
-RMS_EPS = 1e-6
 ROPE_THETA = 10_000.0
 Params = dict  # nested: module name -> ... -> array, the paths of Shape.table
 
@@ -132,19 +132,6 @@ def rotate(x_BTHK: Array, cos: np.ndarray, sin: np.ndarray) -> Array:
     return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1)
 
 
-class RMSNorm(nn.Module):
-    """Root-mean-square norm with a gain (Zhang & Sennrich 2019, arXiv:1910.07467), in float32."""
-
-    size: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        scale = self.param("scale", nn.initializers.ones, (self.size,))
-        x32 = x.astype(jnp.float32)
-        rms = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + RMS_EPS)
-        return (x32 * rms).astype(x.dtype) * scale.reshape((1,) * (x.ndim - 1) + (-1,)).astype(x.dtype)
-
-
 def weight(w: Array, dtype: Any, resources: Resources, *axes: str) -> Array:
     """A weight as its product uses it: cast first and then gathered, half the bytes of the reverse."""
     return constrain(w.astype(dtype), resources, *axes)
@@ -189,8 +176,9 @@ class Attention(nn.Module):
         k_BTGK = k.reshape(B, T, G, K)
         v_BTGK = v.reshape(B, T, G, K)
         if s.qk_norm:
-            q_BTHK = RMSNorm(K, name="query_norm")(q_BTHK)
-            k_BTGK = RMSNorm(K, name="key_norm")(k_BTGK)
+            norm = NORM_MODULES[s.norm]
+            q_BTHK = norm(K, name="query_norm")(q_BTHK)
+            k_BTGK = norm(K, name="key_norm")(k_BTGK)
         cos, sin = rope_tables(T, K)
         out_BTHK = attend(rotate(q_BTHK, cos, sin), rotate(k_BTGK, cos, sin), v_BTGK)
         out = checkpoint_name(out_BTHK.reshape(B, T, H * K), "context")
@@ -247,9 +235,13 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x_BTD: Array) -> Array:
         s, r = self.shape, self.resources
-        x_BTD = x_BTD + Attention(s, r, name="attention")(RMSNorm(s.width, name="attention_norm")(x_BTD))
-        x_BTD = residual(x_BTD, r)
-        return residual(x_BTD + MLP(s, r, name="mlp")(RMSNorm(s.width, name="mlp_norm")(x_BTD)), r)
+        norm = NORM_MODULES[s.norm]
+        before_attention, before_mlp = BLOCKS[s.block]
+        y_BTD = norm(s.width, name=before_attention)(x_BTD)
+        x_BTD = residual(x_BTD + Attention(s, r, name="attention")(y_BTD), r)
+        if before_mlp:
+            y_BTD = norm(s.width, name=before_mlp)(x_BTD)
+        return residual(x_BTD + MLP(s, r, name="mlp")(y_BTD), r)
 
 
 def residual(x_BTD: Array, resources: Resources) -> Array:
@@ -288,7 +280,7 @@ class Transformer(nn.Module):
         else:
             for i in range(s.layers):
                 x_BTD = block(s, r, name=f"layer_{i}")(x_BTD)
-        x_BTD = RMSNorm(s.width, name="final_norm")(x_BTD)
+        x_BTD = NORM_MODULES[s.norm](s.width, name="final_norm")(x_BTD)
         return x_BTD, table.T if s.tied else Head(s, name="head")()
 
 

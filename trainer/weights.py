@@ -21,7 +21,8 @@ from scaling.errors import ScalingError
 from scaling.files import check_fields, from_mapping, read_json, sha256_file, write_json
 from scaling.shape import Shape
 from trainer.config import RunConfig
-from trainer.model import RMS_EPS, ROPE_THETA, Params, per_layer, tree_of
+from trainer.model import ROPE_THETA, Params, per_layer, tree_of
+from trainer.norms import NORM_EPS
 from trainer.tensorfile import Tensor, read_tensors, write_tensors
 from trainer.tokenizers import Tokenizer, load_tokenizer, save_tokenizer
 from trainer.tokens import TokenFolder
@@ -32,7 +33,7 @@ FOLDER = "model"
 CARD = "model.json"
 WEIGHTS = "weights.safetensors"
 TOKENIZER = "tokenizer.json"
-CONSTANTS = {"norm_eps": RMS_EPS, "rope_theta": ROPE_THETA}
+CONSTANTS = {"norm_eps": NORM_EPS, "rope_theta": ROPE_THETA}
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,9 @@ def command(
         str | None, typer.Option(help="The ladder's widths, comma-separated; chosen if not given.")
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="JSON file with fields of the training recipe.")] = None,
+    family: Annotated[
+        str | None, typer.Option(help="Architecture: llama (the default) or palm (parallel, multi-query).")
+    ] = None,
     target: Annotated[
         str | None, typer.Option(help="FLOPs of the run to be planned: what the sweep is judged by.")
     ] = None,
@@ -95,6 +98,7 @@ def command(
         "sizes": sizes,
         "seeds": numbers(seeds, "--seeds", whole=True),
         "first_seed": seed,
+        "family": family,
         "widths": numbers(widths, "--widths", whole=True),
         "runs": runs,
         "flops": None if budget is None else parse_flops(budget, "--budget"),

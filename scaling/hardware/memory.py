@@ -43,6 +43,8 @@ BLOCK: Mapping[str, tuple[int, int, int, int]] = {
     "mlp_hidden": (0, 0, 0, 1),
     "mlpwo": (0, 0, 0, 0),  # only added to the stream: nothing in the backward pass reads it
 }
+# What a parallel block does not make, or only adds to the stream.
+SEQUENTIAL_ONLY = ("out_proj", "middle", "mlp_norm")
 # What is kept without recomputation: by a tape, every operand of a product and a norm; by this
 # trainer's policy, every product's result, from which the rest costs no time.
 TAPE = tuple(name for name in BLOCK if name not in ("out_proj", "mlpwo"))
@@ -61,7 +63,7 @@ class Accounting:
     the compiler's copies: d_model, heads, kv heads, d_ff and attention weights, in that order. `stream`
     is copies of the residual stream beside the logits, `weights` those of a block's weights in use
     (and their gradients before they are shared out).
-    What is kept is not made again and comes off. `head` is to the table of logits what `weights` is to a
+    `reuse` is the share of what is kept that need not be made again there and comes off. `head` is to the table of logits what `weights` is to a
     block; `exchange` counts copies of the stream in collectives over the tensor axis.
     `stack` counts what is kept once or more: where a loop stacks it, the compiler may lay it out anew.
     `none` is what remat `none` keeps. `held_gradients`: gradients live through the whole step;
@@ -79,11 +81,12 @@ class Accounting:
     loss_chunk: int | None = None
     logit: float = 6
     stream: float = 3
-    block: tuple[float, float, float, float, float] = (6, 5, 5, 3, 2)
+    block: tuple[float, float, float, float, float] = (4, 3, 3, 2, 1)
+    reuse: float = 0
     weights: float = 2
     head: float = 3
     exchange: float = 2
-    stack: float = 1.33
+    stack: float = 1
     none: tuple[str, ...] = PRODUCTS
     scan: bool = True
     held_gradients: bool = False
@@ -115,11 +118,11 @@ TORCH_FSDP = Accounting(logit=10, none=TAPE, scan=False, flat=True)
 XLA_CPU: Mapping[str, Accounting] = {
     "float32": Accounting(
         block=(4.3, 6.04, 12.6, 4.5, 2.95), logit=7.31, stream=7.94, weights=1.07, head=3.14, exchange=5.87,
-        stack=1.04, reserve=0,
+        stack=1.04, reuse=1, reserve=0,
     ),
     "bfloat16": Accounting(  # computed in float32: twice the copies
         block=(14.06, 23.47, 12.27, 15.0, 0.71), logit=13.8, stream=0, weights=2.26, head=6.28, exchange=0,
-        stack=1.54, reserve=0,
+        stack=1.54, reuse=1, reserve=0,
     ),
 }  # fmt: skip
 ACCOUNTINGS: Mapping[str, Accounting] = {"jax": TRAINER, "megatron": MEGATRON, "pytorch": TORCH_FSDP}
@@ -219,7 +222,7 @@ def _stage(w: Workload, layout: Layout, books: Accounting, stage: int) -> Memory
     sequences = layout.micro_batch_seqs or w.batch / layout.ranks / accum
     tokens = sequences * w.seq_len / layout.context
     width, query, key, mlp, attention = _block(w, layout, books)
-    names = kept(layout, books)
+    names = tuple(n for n in kept(layout, books) if not (w.parallel_block and n in SEQUENTIAL_ONLY))
     d, h, g, f, a = _multiples(names)
     f += w.gated_mlp and "mlpwi" in names
     one = d * width + h * query + g * key + f * mlp + a * attention
@@ -232,7 +235,7 @@ def _stage(w: Workload, layout: Layout, books: Accounting, stage: int) -> Memory
         + factors[2] * key
         + factors[3] * mlp
         + factors[4] * attention
-        - (one - width)
+        - books.reuse * (one - width)
     )
     share = min(1.0, (books.loss_chunk or w.seq_len) / w.seq_len)
     logits = tokens * (share * split(w.vocab, tensor) * books.logit + books.stream * width) if last else 0.0

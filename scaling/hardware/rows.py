@@ -29,7 +29,7 @@ CHOICES = {
 LABELS = ("name", "note", "remat_raw", "step_time_s")  # allowed beside, not read here
 WORK = {field.name: field for field in dataclasses.fields(Workload)}
 LAYOUT = {field.name: field for field in dataclasses.fields(Layout)}
-BOOLEANS = ("gated_mlp", "tied", "offload", "flash_attention", "parallelism_known")
+BOOLEANS = ("gated_mlp", "tied", "parallel_block", "offload", "flash_attention", "parallelism_known")
 CHUNK = 3  # layers of a chunk in an interleaved pipeline, where a Megatron run does not state it
 LARGEST = 10**15  # beyond it a count is a slip of the pen
 

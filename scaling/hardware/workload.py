@@ -26,8 +26,9 @@ SAVEABLE = ("query_proj", "key_proj", "value_proj", "context", "out_proj", "mlpw
 class Workload:
     """A decoder-only transformer and the tokens of one optimizer step.
 
-    `gated_mlp` has three matrices, else two. With `sliding_window`, every `global_every`-th layer sees
-    the whole sequence and the others the last `sliding_window` positions.
+    `gated_mlp` has three matrices, else two. In a `parallel_block` the MLP reads what attention reads
+    (PaLM). With `sliding_window`, every `global_every`-th layer sees the whole sequence and the others
+    the last `sliding_window` positions.
     """
 
     n_layers: int
@@ -43,6 +44,7 @@ class Workload:
     tied: bool = False
     sliding_window: int | None = None
     global_every: int | None = None
+    parallel_block: bool = False
 
     @classmethod
     def of(cls, shape: Shape, seq: int, batch: int) -> Workload:
@@ -58,6 +60,7 @@ class Workload:
             seq_len=seq,
             global_batch_tokens=seq * batch,
             tied=shape.tied,
+            parallel_block=shape.block == "parallel",
         )
 
     @cached_property
