@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from scaling.cli.main import main
 from scaling.errors import ScalingError, UsageError
@@ -20,6 +22,8 @@ from trainer.pipeline import build, readers
 from trainer.pipeline import plan as planning
 from trainer.pipeline.build import build_pipeline
 from trainer.pipeline.settings import Settings
+from trainer.pipeline.streams import open_stream
+from trainer.pipeline.workers import Progress, workers
 from trainer.tokens import TokenFolder, iterate_documents
 
 WORDS = [
@@ -93,6 +97,44 @@ def test_processes_and_units_do_not_change_the_data(tmp_path: Path, rows: Path, 
     # A large file is read in ranges of lines: every line once.
     assert len(planning.make_plan((str(rows),)).units) > 3
     assert texts_of(one) == {json.loads(line)["text"] for line in rows.read_text().splitlines()}
+
+
+@given(st.lists(st.binary(max_size=9), max_size=12), st.integers(1, 20), st.integers(0, 1))
+@settings(max_examples=60, deadline=None)
+def test_ranges_of_a_file_are_its_lines_each_once(
+    tmp_path_factory, lines: list[bytes], step: int, end: int
+) -> None:
+    content = b"\n".join(lines) + b"\n" * end
+    path = tmp_path_factory.getbasetemp() / "ranges.txt"
+    path.write_bytes(content)
+    found = []
+    for start in range(0, len(content), step):
+        stop = start + step if start + step < len(content) else None
+        with open_stream(path, start, stop) as stream:
+            found.append(stream.read())
+    assert b"".join(found) == content
+    assert all(part.endswith(b"\n") for part in [part for part in found if part][:-1])
+
+
+def test_a_large_text_is_read_in_ranges(tmp_path: Path, small_units: None) -> None:
+    rng = np.random.default_rng(2)
+    (tmp_path / "large.txt").write_text("".join(f"{i} {prose(rng)}\n" for i in range(150)) + "z" * 30_000)
+    folder = built(tmp_path / "out", tmp_path / "large.txt", **PLAIN)
+    assert sum(map(len, texts_of(folder))) == (tmp_path / "large.txt").stat().st_size
+    assert len(folder.manifest["card"]["stages"]) == 4
+
+
+def test_a_worker_that_dies_is_one_sentence() -> None:
+    with workers(2) as crew, pytest.raises(ScalingError, match="worker process was killed"):
+        crew.run(os._exit, [(9,)], Progress("dying", 1, 0, quiet))
+
+
+def test_progress_says_how_long_it_will_take() -> None:
+    line = Progress("cleaning", 48_000_000, 12_000_000, quiet).line(4.0)
+    assert line.startswith("cleaning: 12.0 of 48.0 MB (25%), 0.00 MB/s")
+    progress = Progress("cleaning", 48_000_000, 0, quiet)
+    progress.add(12_000_000)
+    assert progress.line(4.0) == "cleaning: 12.0 of 48.0 MB (25%), 3.00 MB/s, about 12 s left"
 
 
 KILLER = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -71,6 +72,7 @@ def workers(count: int) -> Iterator[Workers]:
 def _begin(parent: int) -> None:
     """In a worker: one thread for libraries, and an end when the parent is gone (kill -9 tells nobody)."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which lets tasks finish
 
     def watch() -> None:
         while os.getppid() == parent:
