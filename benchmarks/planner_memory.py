@@ -115,7 +115,7 @@ LOWER = np.array([0.0] * 10 + [1.0])
 def with_constants(x: np.ndarray) -> Accounting:
     values = x.tolist()
     rest = dict(zip(NAMES, values[5:], strict=True))
-    return Accounting(block=tuple(values[:5]), reserve=0, **rest)
+    return Accounting(block=tuple(values[:5]), reuse=1, reserve=0, **rest)
 
 
 def fitted(rows: list[dict]) -> Accounting:

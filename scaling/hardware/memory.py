@@ -63,8 +63,9 @@ class Accounting:
     the compiler's copies: d_model, heads, kv heads, d_ff and attention weights, in that order. `stream`
     is copies of the residual stream beside the logits, `weights` those of a block's weights in use
     (and their gradients before they are shared out).
-    `reuse` is the share of what is kept that need not be made again there and comes off. `head` is to the table of logits what `weights` is to a
-    block; `exchange` counts copies of the stream in collectives over the tensor axis.
+    `reuse` is the share of what is kept that need not be made again there, and comes off. `head` is to
+    the table of logits what `weights` is to a block; `exchange` counts copies of the stream in
+    collectives over the tensor axis.
     `stack` counts what is kept once or more: where a loop stacks it, the compiler may lay it out anew.
     `none` is what remat `none` keeps. `held_gradients`: gradients live through the whole step;
     `zero_over_data`: weights are shared over the data axis too (else over fsdp alone),
