@@ -18,7 +18,7 @@ def command(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...",
+            metavar="SOURCE",
             help="Files or folders of text, JSONL, Parquet (.gz and .zst too), builtin:stdlib, or hf:NAME.",
         ),
     ],

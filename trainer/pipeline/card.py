@@ -117,6 +117,9 @@ def markdown(manifest: dict[str, Any]) -> str:
             f"{masked['emails']:,} e-mail addresses, {masked['addresses']:,} IP addresses, "
             f"{masked['phones']:,} telephone numbers.",
         ]
+    read = list(card["languages_read"].items())[:20]
+    rows = [[name, f"{n['documents']:,}", f"{n['bytes']:,}"] for name, n in read]
+    parts += ["## Languages read", _table(["language", "documents", "bytes"], rows)]
     for table, shares in card["train"].items():
         rows = [
             [name or "(none)", f"{s['documents']:,}", f"{s['tokens']:,}"]
