@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -22,7 +23,10 @@ from trainer.tensorfile import Tensor, read_tensors, write_tensors
 from trainer.tokenizers import ByteTokenizer, HubTokenizer, SymbolTokenizer, train_bpe
 from trainer.weights import load_model
 
-BOTH = pytest.mark.parametrize("name", ["bytes", "bpe"])
+ALL = pytest.mark.parametrize("name", ["bytes", "bpe", "palm"])
+
+PLAIN_ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
+KINDS = {"bytes": "qwen3", "bpe": "llama", "palm": "cohere"}
 
 
 @pytest.fixture(autouse=True)
@@ -35,10 +39,10 @@ def contents(folder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@BOTH
+@ALL
 def test_there_and_back_is_bit_exact(runs, tmp_path, name):  # noqa: F811
     there = cli("export", runs[name], tmp_path / "hub")
-    assert there["model_type"] == {"bytes": "qwen3", "bpe": "llama"}[name] and there["check"] is None
+    assert there["model_type"] == KINDS[name] and there["check"] is None
     cli("import", tmp_path / "hub", tmp_path / "back")
     assert contents(tmp_path / "back") == contents(runs[name] / "model")
     cli("export", tmp_path / "back", tmp_path / "again")
@@ -99,6 +103,29 @@ def test_what_our_model_does_not_have_is_refused_by_name(runs, tmp_path, capsys,
     assert not (tmp_path / "back").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"logit_scale": 0.0625}, "logit_scale is 0.0625"),
+        ({"layer_norm_eps": 1e-5}, "layer_norm_eps"),
+        ({"use_qk_norm": True}, "use_qk_norm"),
+        ({"model_type": "llama"}, "post_attention_layernorm"),
+    ],
+)
+def test_what_a_parallel_model_does_not_have_is_refused_by_name(runs, tmp_path, capsys, change, said):  # noqa: F811
+    cli("export", runs["palm"], tmp_path / "hub")
+    config = read_json(tmp_path / "hub" / "config.json")
+    write_json(tmp_path / "hub" / "config.json", {**config, **change})
+    assert said in failure(capsys, "import", tmp_path / "hub", tmp_path / "back")
+
+
+def test_a_shape_that_no_architecture_has_is_not_exported(runs, tmp_path):  # noqa: F811
+    model = load_model(runs["palm"])
+    odd = dataclasses.replace(model, shape=dataclasses.replace(model.shape, norm="rms"))
+    with pytest.raises(ScalingError, match="parallel blocks with norm 'rms'"):
+        export_model(odd, tmp_path / "hub")
+
+
 def test_folders_in_use_and_incomplete_ones_are_refused(runs, tmp_path, capsys):  # noqa: F811
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
@@ -135,7 +162,7 @@ def test_tensor_files_keep_every_bit_and_never_half_open(tmp_path):
 
 
 @pytest.mark.requires("export")
-@BOTH
+@ALL
 def test_transformers_computes_the_same_logits_and_ids(runs, text, tmp_path, name):  # noqa: F811
     from safetensors.numpy import load_file
     from transformers import AutoTokenizer
@@ -154,7 +181,7 @@ def test_transformers_computes_the_same_logits_and_ids(runs, text, tmp_path, nam
 
 
 @pytest.mark.requires("export")
-@BOTH
+@ALL
 def test_transformers_generates_the_same_text(runs, tmp_path, name):  # noqa: F811
     import torch
     from transformers import AutoModelForCausalLM
@@ -169,7 +196,7 @@ def test_transformers_generates_the_same_text(runs, tmp_path, name):  # noqa: F8
 
 
 @pytest.mark.requires("export")
-@pytest.mark.parametrize(("kind", "tied"), [("Qwen3", False), ("Llama", True)])
+@pytest.mark.parametrize(("kind", "tied"), [("Qwen3", False), ("Llama", True), ("Cohere", True)])
 def test_a_folder_that_transformers_wrote_is_read(runs, tmp_path, kind, tied):  # noqa: F811
     """Random bfloat16 weights in several parts, saved by the library itself."""
     import torch
@@ -183,9 +210,10 @@ def test_a_folder_that_transformers_wrote_is_read(runs, tmp_path, kind, tied):  
         "max_position_embeddings": 24,
     }
     torch.manual_seed(0)
-    config = getattr(transformers, f"{kind}Config")(
-        **sizes, **heads, rms_norm_eps=1e-6, tie_word_embeddings=tied
-    )
+    numbers = {"rms_norm_eps": 1e-6}
+    if kind == "Cohere":
+        numbers = {"layer_norm_eps": 1e-6, "logit_scale": 1.0, "rope_parameters": PLAIN_ROPE}
+    config = getattr(transformers, f"{kind}Config")(**sizes, **heads, **numbers, tie_word_embeddings=tied)
     theirs = getattr(transformers, f"{kind}ForCausalLM")(config).to(torch.bfloat16)
     theirs.save_pretrained(tmp_path / "hub", max_shard_size="50KB")
     assert len(list((tmp_path / "hub").glob("*.safetensors"))) > 1

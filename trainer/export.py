@@ -1,12 +1,15 @@
 """A model as a Hugging Face folder: the same function, in the names and layout of `transformers`.
 
-Our model is `llama`, and with query-key norm it is `qwen3`: both rotate halves of a head, norm in
-float32 and gate by SiLU, as we do, so that matrices are only transposed ([in, out] here, [out, in] there).
+Sequential blocks with RMSNorm are `llama`, and with query-key norm `qwen3`: both rotate halves of a head,
+norm in float32 and gate by SiLU, as we do, so that matrices are only transposed ([in, out] here, [out, in]
+there). Parallel blocks with LayerNorm (PaLM's) are `cohere`, which rotates neighbours: pair i of a head is
+(i, i + K/2) here and (2i, 2i + 1) there, so the columns of queries and keys change places.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +29,48 @@ WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 OWN_FIELD = "scaling"  # of config.json: what transformers has no place for, so that an import loses nothing
 
+
+@dataclass(frozen=True)
+class Architecture:
+    """An architecture of `transformers` that computes what ours does.
+
+    `kind` are the fields of Shape that it stands for. `numbers` are fields of its config that must have
+    our values, with the values that it takes where a config leaves them out; `ties` is its default of
+    tie_word_embeddings; `interleaved` says that it rotates neighbours.
+    """
+
+    name: str
+    kind: Mapping[str, Any]
+    numbers: Mapping[str, tuple[float, float]]
+    ties: bool = False
+    interleaved: bool = False
+
+
+LIKE_LLAMA = {"rms_norm_eps": (NORM_EPS, 1e-6), "rope_theta": (ROPE_THETA, 10_000.0)}
+LIKE_COHERE = {
+    "layer_norm_eps": (NORM_EPS, 1e-5),
+    "rope_theta": (ROPE_THETA, 500_000.0),
+    "logit_scale": (1.0, 0.0625),
+}
+# By `model_type`.
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "llama": Architecture(
+        "LlamaForCausalLM", {"block": "sequential", "norm": "rms", "qk_norm": False}, LIKE_LLAMA
+    ),
+    "qwen3": Architecture(
+        "Qwen3ForCausalLM", {"block": "sequential", "norm": "rms", "qk_norm": True}, LIKE_LLAMA
+    ),
+    "cohere": Architecture(
+        "CohereForCausalLM",
+        {"block": "parallel", "norm": "layer", "qk_norm": False},
+        LIKE_COHERE,
+        ties=True,
+        interleaved=True,
+    ),
+}
 # Our path inside a block -> theirs, and whether the matrix is transposed.
 BLOCK = {
+    "norm/scale": ("input_layernorm", False),
     "attention_norm/scale": ("input_layernorm", False),
     "attention/query": ("self_attn.q_proj", True),
     "attention/key": ("self_attn.k_proj", True),
@@ -48,24 +91,55 @@ OUTSIDE = {
 
 
 class Place(NamedTuple):
-    """Where a parameter of ours lies there."""
+    """Where a parameter of ours lies there; of `interleaved` heads the two halves alternate there."""
 
     row: Param
     name: str
     transposed: bool
+    interleaved: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.row.shape[::-1] if self.transposed else self.row.shape
 
+    def there(self, ours: np.ndarray) -> np.ndarray:
+        array = ours.T if self.transposed else ours
+        return self._swap(array, first=2) if self.interleaved else array
+
+    def here(self, theirs: np.ndarray) -> np.ndarray:
+        array = self._swap(theirs, first=self._half()) if self.interleaved else theirs
+        return array.T if self.transposed else array
+
+    def _half(self) -> int:
+        return self.row.shape[1] // self.interleaved // 2
+
+    def _swap(self, array: np.ndarray, first: int) -> np.ndarray:
+        """Rows of each head, `first` by the rest, in the other order."""
+        second = 2 * self._half() // first
+        return array.reshape(self.interleaved, first, second, -1).swapaxes(1, 2).reshape(array.shape)
+
+
+def model_type(shape: Shape) -> str:
+    """The architecture that computes what a model of this shape does; ScalingError if there is none."""
+    for name, architecture in ARCHITECTURES.items():
+        if all(getattr(shape, field) == value for field, value in architecture.kind.items()):
+            return name
+    raise ScalingError(
+        f"no architecture of transformers has {shape.block} blocks with norm {shape.norm!r} and qk_norm "
+        f"{str(shape.qk_norm).lower()}; the model can be used here, but not exported."
+    )
+
 
 def places(shape: Shape) -> Iterator[Place]:
     """Every parameter of `shape` with its name and layout in `transformers`."""
+    rotated = {"attention/query": shape.heads, "attention/key": shape.kv_heads}
+    heads = rotated if ARCHITECTURES[model_type(shape)].interleaved else {}
     for row in shape.table:
         first, _, rest = row.name.partition("/")
         if first.startswith("layer_"):
             name, transposed = BLOCK[rest]
-            yield Place(row, f"model.layers.{first.removeprefix('layer_')}.{name}.weight", transposed)
+            place = f"model.layers.{first.removeprefix('layer_')}.{name}.weight"
+            yield Place(row, place, transposed, heads.get(rest, 0))
         else:
             name, transposed = OUTSIDE[row.name]
             yield Place(row, f"{name}.weight", transposed)
@@ -86,7 +160,11 @@ def export_model(model: Model, folder: str | Path) -> dict[str, Any]:
     config = hub_config(model)
     ids = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     tensors = (
-        Tensor(place.name, place.shape, lambda place=place: _array(model, place))
+        Tensor(
+            place.name,
+            place.shape,
+            lambda place=place: place.there(np.asarray(model.parameter(place.row.path))),
+        )
         for place in places(model.shape)
     )
     write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
@@ -109,18 +187,13 @@ def export_model(model: Model, folder: str | Path) -> dict[str, Any]:
     return config
 
 
-def _array(model: Model, place: Place) -> np.ndarray:
-    array = np.asarray(model.parameter(place.row.path))
-    return array.T if place.transposed else array
-
-
 def hub_config(model: Model) -> dict[str, Any]:
-    """config.json: the shape in the fields of `LlamaConfig` or `Qwen3Config`."""
+    """config.json: the shape in the fields of the architecture's own config."""
     s = model.shape
-    kind = "qwen3" if s.qk_norm else "llama"
+    kind = model_type(s)
     end = model.tokenizer.end_of_document
     return {
-        "architectures": [{"qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM"}[kind]],
+        "architectures": [ARCHITECTURES[kind].name],
         "model_type": kind,
         "vocab_size": s.vocab,
         "hidden_size": s.width,
@@ -132,8 +205,8 @@ def hub_config(model: Model) -> dict[str, Any]:
         "tie_word_embeddings": s.tied,
         "max_position_embeddings": model.seq,
         "hidden_act": "silu",
-        "rms_norm_eps": NORM_EPS,
-        "rope_theta": ROPE_THETA,  # where transformers 4 reads it, and below where 5 does
+        # transformers 4 reads rope_theta here, and 5 below.
+        **{name: ours for name, (ours, _) in ARCHITECTURES[kind].numbers.items()},
         "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_THETA},
         "attention_bias": False,
         "attention_dropout": 0.0,

@@ -12,9 +12,17 @@ import numpy as np
 from scaling.errors import ScalingError
 from scaling.files import check_fields, read_json
 from scaling.shape import Shape
-from trainer.export import CONFIG, OWN_FIELD, TOKENIZER, WEIGHTS, byte_characters, byte_tokenizer_json, places
-from trainer.model import ROPE_THETA, tree_of
-from trainer.norms import NORM_EPS
+from trainer.export import (
+    ARCHITECTURES,
+    CONFIG,
+    OWN_FIELD,
+    TOKENIZER,
+    WEIGHTS,
+    byte_characters,
+    byte_tokenizer_json,
+    places,
+)
+from trainer.model import tree_of
 from trainer.tensorfile import read_tensors
 from trainer.tokenizers import ByteTokenizer, HubTokenizer, Tokenizer
 from trainer.weights import Model
@@ -36,6 +44,7 @@ PLAIN: Mapping[str, tuple[Any, ...]] = {
     "mlp_bias": (False,),
     "use_sliding_window": (False,),
     "rope_scaling": (None,),
+    "use_qk_norm": (False, None),
 }
 
 
@@ -66,8 +75,7 @@ def import_model(folder: str | Path) -> Model:
 
     def array(row: Any, _: list[int]) -> np.ndarray:
         place = named[row.path]
-        found = tensors[place.name].astype(np.float32, copy=False)
-        return found.T if place.transposed else found
+        return place.here(tensors[place.name].astype(np.float32, copy=False))
 
     tokenizer = tokenizer_of(folder / TOKENIZER, str(own.get("tokenizer", "file")))
     if tokenizer.vocab_size > shape.vocab:
@@ -83,8 +91,10 @@ def import_model(folder: str | Path) -> Model:
 def shape_of(config: Mapping[str, Any], where: str) -> Shape:
     """The shape that a config.json describes, or what it asks for that we do not have."""
     kind = config.get("model_type")
-    if kind not in ("llama", "qwen3"):
-        raise ScalingError(f"{where}: model_type {kind!r} is not llama or qwen3, which is what we train.")
+    if kind not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise ScalingError(f"{where}: model_type {kind!r} is not among {known}, which is what we train.")
+    architecture = ARCHITECTURES[kind]
     if "head_dim" not in config and isinstance(config.get("hidden_size"), int):
         config = {
             **config,
@@ -97,18 +107,15 @@ def shape_of(config: Mapping[str, Any], where: str) -> Shape:
     rope = config.get("rope_parameters") or {}
     if rope.get("rope_type", "default") != "default":
         raise ScalingError(f"{where}: rope_type is {rope['rope_type']!r}; our model has only 'default'.")
-    numbers = {
-        "rope_theta": (rope.get("rope_theta", config.get("rope_theta", 10_000.0)), ROPE_THETA),
-        "rms_norm_eps": (config.get("rms_norm_eps", 1e-6), NORM_EPS),
-    }
-    for name, (found, ours) in numbers.items():
+    for name, (ours, default) in architecture.numbers.items():
+        found = (rope if name in rope else config).get(name, default)
         if found != ours:
             raise ScalingError(f"{where}: {name} is {found!r}; our model computes with {ours!r}.")
     try:
         return Shape(
             **{ours: config[theirs] for ours, theirs in SHAPE_FIELDS.items()},
-            tied=bool(config.get("tie_word_embeddings", False)),
-            qk_norm=kind == "qwen3",
+            tied=bool(config.get("tie_word_embeddings", architecture.ties)),
+            **architecture.kind,
         )
     except ValueError as error:
         raise ScalingError(f"{where}: {error}") from None

@@ -20,8 +20,9 @@ def command(
 ) -> None:
     """Write the model as a Hugging Face folder.
 
-    Shapes with query-key norm become `qwen3`, those without `llama`; weights stay float32, and the
-    tokenizer gives the same ids. `scaling import` reads the folder back, bit for bit.
+    Shapes with query-key norm become `qwen3`, those without `llama`, and PaLM's parallel blocks `cohere`;
+    weights stay float32, and the tokenizer gives the same ids. `scaling import` reads the folder back,
+    bit for bit.
     """
     from trainer.check_export import check_export
     from trainer.export import export_model
