@@ -19,6 +19,7 @@ from scaling.errors import ScalingError
 from scaling.files import write_json
 from scaling.shape import Shape
 from trainer import loop
+from trainer.aot import FAST
 from trainer.config import RunConfig, config_from_dict
 from trainer.corpus import build_corpus
 from trainer.model import init_params, per_layer, stacked
@@ -61,9 +62,15 @@ def parameters(static: Static) -> dict:
     return params
 
 
+def quick(function, static: Static, *arguments):
+    """Compiled without the passes that take most of the time: nothing here is timed."""
+    lowered = jax.jit(function, static_argnums=0).lower(static, *arguments)
+    return lowered.compile({"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True})
+
+
 def gradient(config: RunConfig) -> tuple[dict, float]:
     static = loop.static_of(config)
-    found, loss = jax.jit(gradients, static_argnums=0)(static, parameters(static), ids(0))
+    found, loss = quick(gradients, static, parameters(static), ids(0))(parameters(static), ids(0))
     return per_layer(found), float(loss)
 
 
@@ -91,10 +98,10 @@ def test_several_updates_with_everything_on_follow_the_plain_ones():
         cell = config(**options)
         static, rates = loop.static_of(cell), loop.rates_of(cell)
         state = fresh_state(static, 0)._replace(params=parameters(static))
-        step = jax.jit(train_step, static_argnums=0)
+        step = quick(train_step, static, state, rates, ids(0))
         rows = []
         for i in range(4):
-            state, row = step(static, state, rates, ids(i))
+            state, row = step(state, rates, ids(i))
             rows.append(row)
         ends.append((per_layer(state), np.asarray(rows)))
     np.testing.assert_allclose(ends[0][1], ends[1][1], rtol=1e-5)
@@ -239,6 +246,6 @@ print("equal")
 
 
 def test_eight_devices_with_options_give_the_losses_of_one():
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    environment = {**os.environ, "XLA_FLAGS": FAST}
     done = subprocess.run([sys.executable, "-c", DEVICES], capture_output=True, text=True, env=environment)
     assert done.stdout.strip() == "equal", done.stderr[-2000:]

@@ -159,10 +159,10 @@ def needed(memory: Mapping[str, int], on_tpu: bool) -> int:
 def sentence(message: str) -> str:
     """The compiler's sentence about memory out of its long report.
 
-    >>> sentence("RESOURCE_EXHAUSTED: x. Ran out of memory in memory space hbm. Used 21G of 15G hbm. More.")
-    'Ran out of memory in memory space hbm. Used 21G of 15G hbm.'
+    >>> sentence("RESOURCE_EXHAUSTED: Ran out of memory on HBM, 21.89G exceeds available HBM (15.75G). More.")
+    'Ran out of memory on HBM, 21.89G exceeds available HBM (15.75G).'
     """
-    found = re.search(r"Ran out of memory[^\n]*?hbm\. Used [^\n]*? hbm\.", message)
+    found = re.search(r"Ran out of memory[^\n]*?\.(?=\s|$)", message)
     return found.group() if found else message.strip().partition("\n")[0][:300]
 
 

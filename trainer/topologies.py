@@ -10,7 +10,7 @@ from scaling.errors import UsageError
 # Dims of a slice's grid, the most chips a slice has along each (cloud.google.com/tpu/docs, the page of
 # each version), and what the compiler has to be told besides. TPU7x has two devices a chip: not here.
 GRIDS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
-    "v4": ((12, 16, 16), {"chip_config_name": "megacore"}),
+    "v4": ((16, 16, 16), {"chip_config_name": "megacore"}),
     "v5e": ((16, 16), {}),
     "v5p": ((16, 20, 28), {}),
     "v6e": ((16, 16), {}),
