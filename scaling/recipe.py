@@ -7,11 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from scaling.files import as_fields, from_mapping, sha256_json
+from scaling.files import added, as_fields, from_mapping, sha256_json
+from scaling.parametrisation import RULES, Parametrisation, multipliers
 from scaling.shape import Shape
 
 # Whole numbers and the least each may be; then the fields that are any finite number.
-WHOLE = {"seq": 1, "batch": 1, "base_width": 1, "eval_tokens": 1, "eval_smoothing": 1, "warmup_max_steps": 0}
+WHOLE = {
+    "seq": 1,
+    "batch": 1,
+    "base_width": 1,
+    "base_layers": 1,
+    "eval_tokens": 1,
+    "eval_smoothing": 1,
+    "warmup_max_steps": 0,
+}
 NUMBERS = (
     *("lr", "lr_horizon_exponent", "reference_tokens", "warmup_share", "decay_share", "final_lr_share"),
     *("weight_decay", "b1", "b2", "eps", "clip_norm", "z_loss"),
@@ -22,8 +31,9 @@ NUMBERS = (
 class Recipe:
     """Rules that turn (shape, tokens) into every number of a run.
 
-    lr: peak rate of embeddings and norms at any width; matrices and the head run at
-        lr x base_width / width (muP for Adam: Yang et al. 2022, arXiv:2203.03466, table 8).
+    lr: peak rate of a model of base_width and base_layers; at other sizes the parts of a model run at
+        multiples of it by `parametrisation`: `mup`, `completep` or `standard` (scaling.parametrisation).
+    scale_epsilon: Adam's epsilon follows the size too, where the parametrisation says how (`completep`).
     lr_horizon_exponent, reference_tokens: the peak is also multiplied by
         (tokens / reference_tokens)^-exponent, since width transfer does not cover the token horizon
         (Bjorck et al. 2024, arXiv:2409.19913, found 0.32 for models of 760M and more; the best rates
@@ -57,6 +67,9 @@ class Recipe:
     eval_tokens: int = 262_144
     eval_smoothing: int = 1
     dtype: Literal["float32", "bfloat16"] = "float32"
+    parametrisation: Parametrisation = added("mup")
+    base_layers: int = added(2)
+    scale_epsilon: bool = added(False)
 
     def __post_init__(self) -> None:
         for name, least in WHOLE.items():
@@ -87,6 +100,20 @@ class Recipe:
             raise ValueError(f"recipe field 'schedule' must be 'cosine' or 'wsd', not {self.schedule!r}.")
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"recipe field 'dtype' must be 'float32' or 'bfloat16', not {self.dtype!r}.")
+        if self.parametrisation not in RULES:
+            known = ", ".join(map(repr, RULES))
+            raise ValueError(
+                f"recipe field 'parametrisation' must be one of {known}, not {self.parametrisation!r}."
+            )
+        if not isinstance(self.scale_epsilon, bool):
+            raise ValueError(
+                f"recipe field 'scale_epsilon' must be true or false, not {self.scale_epsilon!r}."
+            )
+        if self.scale_epsilon and RULES[self.parametrisation].epsilon is None:
+            raise ValueError(
+                f"recipe field 'scale_epsilon' is true, but {self.parametrisation!r} states no epsilons; "
+                "use 'completep'."
+            )
 
     @property
     def step_tokens(self) -> int:
@@ -111,7 +138,12 @@ class Recipe:
     ) -> dict[str, Any]:
         """The trainer's config (`scaling/run-config`, as JSON values) of one run under these rules."""
         steps = self.steps(tokens)
-        matrices = self.base_width / shape.width
+        factors = multipliers(self.parametrisation, shape, self.base_width, self.base_layers)
+        further = {
+            "init_multipliers": factors.initial,
+            "decay_multipliers": factors.decay if self.weight_decay else {},
+            "eps_multipliers": factors.epsilon if self.scale_epsilon else {},
+        }
         return {
             "format": "scaling/run-config",
             "version": 1,
@@ -123,7 +155,7 @@ class Recipe:
             "batch": self.batch,
             "seq": self.seq,
             "lr": self.peak_lr(steps * self.step_tokens),
-            "lr_multipliers": {"embedding": 1.0, "norm": 1.0, "hidden": matrices, "head": matrices},
+            "lr_multipliers": factors.rates,
             "warmup_steps": min(self.warmup_max_steps, round(self.warmup_share * steps)),
             "schedule": self.schedule,
             "decay_steps": round(self.decay_share * steps) if self.schedule == "wsd" else 0,
@@ -140,6 +172,7 @@ class Recipe:
             "dtype": self.dtype,
             "recipe_sha256": self.sha256,
             "plan_seal": plan_seal,
+            **{name: values for name, values in further.items() if values},
         }
 
     def to_dict(self) -> dict[str, Any]:

@@ -72,6 +72,14 @@ class Param:
     def name(self) -> str:
         return "/".join(self.path)
 
+    @property
+    def part(self) -> str:
+        """The group, with the matrices that write into the residual stream (`writer`) and the gain before
+        the head (`final_norm`) told apart: what rules of size treat alike (`scaling.parametrisation`)."""
+        if self.path[1:] in (("attention", "out"), ("mlp", "down")):
+            return "writer"
+        return "final_norm" if self.path[0] == "final_norm" else self.group
+
 
 @dataclass(frozen=True)
 class Shape:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from scaling.files import as_fields, from_mapping, read_json, sha256_json
+from scaling.files import added, as_fields, from_mapping, read_json, sha256_json
 from scaling.shape import Shape
 from trainer.resources import Resources
 
 FORMAT = "scaling/run-config"
 VERSION = 1
+PARTS = {"embedding", "hidden", "writer", "head", "norm", "final_norm"}
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,9 @@ class RunConfig:
     """What one run trains, on what, for how long, at which rates.
 
     `batch` counts sequences of `seq` tokens, so a step reads batch x seq tokens. `lr` is the peak
-    rate; a parameter group's own rate is `lr x lr_multipliers[group]`. The schedule warms up
-    linearly over `warmup_steps` and ends at exactly `final_lr_share x lr` after the last step:
+    rate; a parameter's own rate is `lr x lr_multipliers` of its part or else its group (Param.part,
+    Param.group), and so for initial values, decay and epsilon where multipliers are given. The schedule
+    warms up linearly over `warmup_steps` and ends at exactly `final_lr_share x lr` after the last step:
     `cosine` decays all the way, `wsd` holds the peak and decays linearly over `decay_steps`.
     `eval_smoothing` averages that many evaluations spread over the last tenth of the run (PaLM 2
     smooths its final losses); 1 evaluates once, after the last token. `resources` is the mesh and
@@ -58,6 +60,9 @@ class RunConfig:
     plan_seal: str | None = None
     resources: Resources = field(default_factory=Resources)
     keep_model: bool = False
+    init_multipliers: Mapping[str, float] | None = added(None)
+    decay_multipliers: Mapping[str, float] | None = added(None)
+    eps_multipliers: Mapping[str, float] | None = added(None)
 
     def __post_init__(self) -> None:
         if not isinstance(self.shape, Shape):
@@ -93,16 +98,12 @@ class RunConfig:
             raise ValueError(f"field 'schedule' must be 'cosine' or 'wsd', not {self.schedule!r}.")
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"field 'dtype' must be 'float32' or 'bfloat16', not {self.dtype!r}.")
-        known = {"embedding", "hidden", "head", "norm"}
-        if not isinstance(self.lr_multipliers, Mapping):
-            raise ValueError(
-                f"field 'lr_multipliers' must be an object of numbers, not {self.lr_multipliers!r}."
-            )
-        for group, value in self.lr_multipliers.items():
-            if not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise ValueError(f"field 'lr_multipliers.{group}' must be a finite number, not {value!r}.")
-        if not set(self.lr_multipliers) <= known:
-            raise ValueError(f"field 'lr_multipliers' knows the groups {', '.join(sorted(known))} only.")
+        _check_multipliers("lr_multipliers", self.lr_multipliers)
+        for name in ("init_multipliers", "decay_multipliers", "eps_multipliers"):
+            if getattr(self, name) is not None:
+                _check_multipliers(name, getattr(self, name))
+        if any(not value > 0 for value in (self.eps_multipliers or {}).values()):
+            raise ValueError("field 'eps_multipliers' must hold positive numbers.")
         if not isinstance(self.resources, Resources):
             raise ValueError(f"field 'resources' must be an object of its fields, not {self.resources!r}.")
         self.resources.check(self.batch, self.seq)
@@ -122,6 +123,16 @@ class RunConfig:
         the devices it runs on or what it leaves behind."""
         free = ("name", "data", "checkpoint_seconds", "plan_seal", "resources", "keep_model")
         return sha256_json({k: v for k, v in self.to_dict().items() if k not in free})
+
+
+def _check_multipliers(name: str, values: Any) -> None:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"field {name!r} must be an object of numbers, not {values!r}.")
+    for group, value in values.items():
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValueError(f"field '{name}.{group}' must be a finite number, not {value!r}.")
+    if not set(values) <= PARTS:
+        raise ValueError(f"field {name!r} knows the groups {', '.join(sorted(PARTS))} only.")
 
 
 def config_from_dict(values: Mapping[str, Any], where: str = "run config") -> RunConfig:

@@ -7,7 +7,7 @@ import math
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from trainer.batches import train_ids
 from trainer.checkpoint import Checkpoints
 from trainer.config import RunConfig, read_config
 from trainer.evaluate import Evaluation, evaluate
-from trainer.model import per_layer, stacked, tree_of
+from trainer.model import Params, multiplier_of, per_layer, stacked, tree_of
 from trainer.programs import compiled, fresh_state, placed
 from trainer.schedule import schedule_of
 from trainer.step import Rates, State, Static
@@ -41,15 +41,24 @@ Report = Callable[[dict[str, Any]], None]
 def static_of(config: RunConfig) -> Static:
     c = config
     constants = c.b1, c.b2, c.eps, c.clip_norm, c.z_loss, c.dtype
-    return Static(c.shape, c.batch, c.seq, c.chunk_steps, *constants, c.resources)
+    scaled = c.decay_multipliers is not None, c.eps_multipliers is not None
+    return Static(c.shape, c.batch, c.seq, c.chunk_steps, *constants, c.resources, *scaled)
 
 
 def rates_of(config: RunConfig) -> Rates:
-    def multiplier(row: Param, _: list[int]) -> np.float32:
-        return np.float32(config.lr_multipliers.get(row.group, 1.0))
+    def each(multipliers: Mapping[str, float] | None, power: int = 1) -> Params | None:
+        def one(row: Param, _: list[int]) -> np.float32:
+            return np.float32(multiplier_of(row, multipliers) ** power)
 
-    multipliers = tree_of(config.shape, multiplier, config.resources.scan)
-    return Rates(schedule_of(config), multipliers, np.float32(config.weight_decay))
+        return None if multipliers is None else tree_of(config.shape, one, config.resources.scan)
+
+    return Rates(
+        schedule_of(config),
+        each(config.lr_multipliers),
+        np.float32(config.weight_decay),
+        each(config.decay_multipliers),
+        each(config.eps_multipliers, -1),
+    )
 
 
 def run_cell(folder: str | Path, on_report: Report | None = None) -> dict[str, Any]:
@@ -111,7 +120,7 @@ def _train(folder: Path, config: RunConfig, data: TokenFolder, report: Report) -
     compile_s = time.perf_counter() - begin
     rates = rates_of(config)
     checkpoints = Checkpoints(folder / "checkpoint")
-    state = fresh_state(static, config.seed)
+    state = fresh_state(static, config.seed, config.init_multipliers)
     host: dict[str, Any] = {"config_sha256": config.sha256, "time_s": 0.0, "curve": [], "evaluations": []}
     if (found := _newest(checkpoints, per_layer(state), config.sha256)) is not None:
         state, host = found

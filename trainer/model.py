@@ -7,7 +7,7 @@ Tensors carry their dims as a suffix.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -63,17 +63,26 @@ def tree_of(shape: Shape, leaf: Callable[[Param, list[int]], Any], scan: bool = 
     return tree
 
 
-def init_params(shape: Shape, seed: int, scan: bool = False) -> Params:
+def init_params(
+    shape: Shape, seed: int, scan: bool = False, multipliers: Mapping[str, float] | None = None
+) -> Params:
     """Initial float32 parameters, drawn with numpy (no compilation).
 
-    A parameter's values depend on the seed and its own place in the table only.
+    A parameter's values depend on the seed and its own place in the table only, times the multiplier of
+    its part or group.
     """
 
     def draw(row: Param, places: list[int]) -> np.ndarray:
         parts = [_initial(shape.table[i], np.random.default_rng([seed, i])) for i in places]
-        return np.stack(parts) if row.axes[0] == "layers" else parts[0]
+        values = np.stack(parts) if row.axes[0] == "layers" else parts[0]
+        return values * np.float32(multiplier_of(row, multipliers)) if multipliers else values
 
     return tree_of(shape, draw, scan)
+
+
+def multiplier_of(row: Param, multipliers: Mapping[str, float]) -> float:
+    """That of the parameter's part, or else of its group, or else 1."""
+    return multipliers.get(row.part, multipliers.get(row.group, 1.0))
 
 
 def abstract_params(shape: Shape, scan: bool = False) -> Params:

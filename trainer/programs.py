@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -46,7 +46,9 @@ def lower_train(static: Static, ids_dtype: str, mesh: Mesh | None = None) -> jax
     """The train program before compilation; needs no array and no device of the mesh."""
     state = abstract_state(static, mesh)
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
-    rates = Rates(Schedule(*[scalar] * 5), jax.tree.map(lambda _: scalar, state.params), scalar)
+    each = jax.tree.map(lambda _: scalar, state.params)
+    further = [each if there else None for there in (static.scaled_decay, static.scaled_eps)]
+    rates = Rates(Schedule(*[scalar] * 5), each, scalar, *further)
     ids = _ids((static.chunk_steps, static.batch, static.seq + 1), ids_dtype, mesh)
     count = jax.ShapeDtypeStruct((), jnp.int32)
     placed: dict[str, Any] = {}
@@ -85,10 +87,10 @@ def abstract_state(static: Static, mesh: Mesh | None = None) -> State:
     )
 
 
-def fresh_state(static: Static, seed: int) -> State:
+def fresh_state(static: Static, seed: int, multipliers: Mapping[str, float] | None = None) -> State:
     """The state before the first step, made with numpy: eager initialisation would compile per shape."""
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract_state(static))
-    return zeros._replace(params=init_params(static.shape, seed, static.resources.scan))
+    return zeros._replace(params=init_params(static.shape, seed, static.resources.scan, multipliers))
 
 
 def placed(static: Static, state: State) -> State:

@@ -30,6 +30,8 @@ class Rates(NamedTuple):
     schedule: Schedule
     multipliers: Params  # one scalar per parameter: learning rate relative to the peak
     weight_decay: Array | float
+    decay: Params | None = None  # one scalar per parameter: weight decay relative to `weight_decay`
+    gradient: Params | None = None  # one per parameter: a gradient g times larger is epsilon g times smaller
 
 
 class Static(NamedTuple):
@@ -46,13 +48,19 @@ class Static(NamedTuple):
     z_loss: float
     dtype: str
     resources: Resources = Resources()
+    scaled_decay: bool = False
+    scaled_eps: bool = False
 
 
-def optimizer(static: Static) -> optax.GradientTransformation:
-    return optax.chain(
+def optimizer(static: Static, rates: Rates | None = None) -> optax.GradientTransformation:
+    parts = [
         optax.clip_by_global_norm(static.clip_norm),
         optax.scale_by_adam(static.b1, static.b2, static.eps),
-    )
+    ]
+    if static.scaled_eps:
+        factors = None if rates is None else rates.gradient
+        parts.insert(1, optax.stateless(lambda g, _: jax.tree.map(jnp.multiply, g, factors)))
+    return optax.chain(*parts)
 
 
 def init_state(static: Static, params: Params) -> State:
@@ -94,15 +102,16 @@ def train_step(static: Static, state: State, rates: Rates, ids: Array) -> tuple[
     matrices only, coupled with the scheduled rate.
     """
     gradient, loss = gradients(static, state.params, ids)
-    update, opt = optimizer(static).update(gradient, state.opt)
+    update, opt = optimizer(static, rates).update(gradient, state.opt)
     lr = learning_rate(rates.schedule, state.step)
 
-    def move(p: Array, u: Array, multiplier: Array, decays: bool) -> Array:
+    def move(p: Array, u: Array, multiplier: Array, decays: bool, share: Array | float = 1.0) -> Array:
         decay = rates.weight_decay * p if decays else 0.0
-        return p - lr * multiplier * (u + decay)
+        return p - lr * multiplier * (u + (decay * share if static.scaled_decay else decay))
 
     decays = tree_of(static.shape, lambda row, _: row.group != "norm", static.resources.scan)
-    params = jax.tree.map(move, state.params, update, rates.multipliers, decays)
+    shares = (rates.decay,) if static.scaled_decay else ()
+    params = jax.tree.map(move, state.params, update, rates.multipliers, decays, *shares)
     return State(state.step + 1, params, opt), jnp.stack([loss, optax.tree.norm(gradient)])
 
 
