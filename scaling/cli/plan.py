@@ -223,6 +223,6 @@ def command(
         if "compiler" in plan:
             from scaling.cli.plan_compile import words
 
-            output.console.print(f" {words(plan['compiler'])}\n")
+            output.console.print(f" {words(plan)}\n")
 
     output.emit(plan, as_json, render)

@@ -13,7 +13,11 @@ def verified(plan: dict[str, Any]) -> dict[str, Any]:
     Raises UsageError for a plan without a layout, chips that the TPU compiler is not asked for, and what this
     trainer does not do; ScalingError where the TPU compiler is absent.
     """
+    import dataclasses
+
     from scaling.errors import UsageError
+    from scaling.hardware.memory import training_memory
+    from scaling.hardware.workload import Layout, Workload
     from scaling.seal import sealed
     from scaling.shape import Shape
     from trainer.aot import compile_for_topology
@@ -27,24 +31,25 @@ def verified(plan: dict[str, Any]) -> dict[str, Any]:
     shape = Shape(**fields)
     resources = resources_of(layout, "the planned layout", scan=shape.layers >= LOOP_FROM)
     found = compile_for_topology(shape, plan["seq"], plan["batch"], resources, chip)
-    usable, needed = plan["memory"]["usable_bytes"], found["bytes_per_device"]
-    if needed is not None and needed > plan["memory"]["chip_bytes"]:
-        found["fits"] = False
-    ratio = None if needed is None else plan["memory"]["bytes_per_device"] / needed
-    verdict = {**found, "planned_over_compiled": ratio, "usable_bytes": usable}
-    return sealed({**plan, "compiler": verdict})
+    # The plan assumes fused attention; this trainer keeps the weights of attention, and is what was compiled.
+    names = {f.name for f in dataclasses.fields(Layout)}
+    layed = Layout(**{k: v for k, v in layout.items() if k in names} | {"flash_attention": False})
+    own = training_memory(Workload.of(shape, plan["seq"], plan["batch"]), layed).total
+    return sealed({**plan, "compiler": {**found, "planned_without_flash_attention": own}})
 
 
-def words(verdict: dict[str, Any]) -> str:
-    """The verdict in one sentence."""
+def words(plan: dict[str, Any]) -> str:
+    """The verdict in one sentence, beside what the plan reckons for this trainer and for a fused kernel."""
     from scaling.quantities import format_bytes, format_duration
 
+    verdict = plan["compiler"]
     took = f"compiled for {verdict['topology']} in {format_duration(verdict['compile_s'])}"
-    needed = verdict["bytes_per_device"]
-    if needed is None:
-        return f"The TPU compiler says NO ({took}): {verdict['sentence']}"
-    answer = "yes" if verdict["fits"] else "NO"
+    own, planned = verdict["planned_without_flash_attention"], plan["memory"]["bytes_per_device"]
+    beside = (
+        f"reckoned here: {format_bytes(own)} for this trainer, {format_bytes(planned)} with fused attention"
+    )
+    if not verdict["fits"]:
+        return f"The TPU compiler says NO ({took}): {verdict['sentence']} ({beside})"
     return (
-        f"The TPU compiler says {answer} ({took}): {format_bytes(needed)} a chip, the plan's own figure is "
-        f"{verdict['planned_over_compiled']:.2f} of it."
+        f"The TPU compiler says yes ({took}): {format_bytes(verdict['bytes_per_device'])} a chip ({beside})."
     )
