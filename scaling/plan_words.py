@@ -139,17 +139,25 @@ def _time(plan: Plan) -> list[str]:
         spread = f"{format_money(time['cost_low_usd'])} to {format_money(time['cost_high_usd'])}"
         cost = f", **{spread}** at market prices"
     chips = f"on {time['chips']:,} x {time['title']}"
+    span = ""
+    if "seconds_lo" in time:
+        ends = f"{format_duration(time['seconds_lo'])} to {format_duration(time['seconds_hi'])}"
+        span = f"{ends}, {format_percent(time['level'], 0)}"
+    if time["basis"] == "profile":
+        return [
+            f"**{format_duration(time['seconds'])}** ({span}) {chips}, by steps measured there on "
+            f"{time['measured'][:10]}."
+        ]
     if time["basis"] != "estimate":
         share = format_percent(time["utilisation"], 0)
         return [
             f"**{format_duration(time['seconds'])}** {chips} at {share} of its dense {time['peak_format']} "
             f"peak, as stated: {format_count(time['chip_hours'])} chip-hours{cost}."
         ]
-    span = f"{format_duration(time['seconds_lo'])} to {format_duration(time['seconds_hi'])}"
     thumb = time["rule_of_thumb"]
     memory, state = plan["memory"], plan["state"]
     return [
-        f"**{format_duration(time['seconds'])}** ({span}, {format_percent(time['level'], 0)}) {chips}: "
+        f"**{format_duration(time['seconds'])}** ({span}) {chips}: "
         f"{format_count(time['chip_hours'])} chip-hours{cost}.",
         f"Layout: {layout_words(plan)}: {format_bytes(memory['bytes_per_device'])} of "
         f"{format_bytes(memory['usable_bytes'])} on each chip.",

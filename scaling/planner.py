@@ -21,18 +21,20 @@ from scaling.budget import Budget, Limits, execution_of, solve
 from scaling.errors import Refusal, UsageError
 from scaling.execution import Cluster
 from scaling.files import to_jsonable
+from scaling.hardware.workload import Workload
 from scaling.laws.published import DEFAULT_LAW
 from scaling.laws.surface import Floats, loss_of, optimum_of
 from scaling.plan_hardware import hardware_keys, one_card
 from scaling.plan_keys import DEFAULT_WASTE, FORMAT, LEVEL, VERSION
 from scaling.plan_of_fit import fit_source, plan_fit
 from scaling.plan_of_law import plan_published
-from scaling.quantities import format_duration
+from scaling.quantities import HOUR, format_duration
 from scaling.seal import sealed
 from scaling.shape import Shape
 from scaling.sources import Sized, Source
 
 if TYPE_CHECKING:
+    from scaling.hardware.profile import Profile
     from scaling.hardware.runtime import RunTime
 
 __all__ = [
@@ -127,6 +129,37 @@ def with_time(plan: Mapping[str, Any], time: RunTime) -> dict[str, Any]:
     changed["inputs"] = plan["inputs"] | inputs
     changed["time"] = to_jsonable(time) | {"basis": "stated utilisation"}
     return sealed(changed)
+
+
+def with_profile(plan: Mapping[str, Any], profile: Profile) -> dict[str, Any]:
+    """The plan, sealed again, with the time of its run on the very machine that a profile was measured on.
+
+    Raises UsageError for a plan without steps: a published law knows no batch.
+    """
+    if plan["steps"] is None:
+        raise UsageError(
+            "--profile without --accelerator times the run on the profile's own machine, which needs the "
+            "steps of a recipe: plan with --sweep."
+        )
+    fields = {key: value for key, value in plan["shape"].items() if not key.startswith("params")}
+    step = profile.step_seconds(Workload.of(Shape(**fields), plan["seq"], plan["batch"]))
+    seconds, low, high = (plan["steps"] * value for value in step)
+    time = {
+        "basis": "profile",
+        "accelerator": profile.model,
+        "title": profile.model,
+        "chips": profile.n_chips,
+        "measured": profile.measured,
+        "seconds": seconds,
+        "seconds_lo": low,
+        "seconds_hi": high,
+        "level": LEVEL,
+        "step_time_s": step.seconds,
+        "chip_hours": profile.n_chips * seconds / HOUR,
+        "utilisation": None,
+        **dict.fromkeys(("price_usd", "price_source", "cost_usd", "cost_low_usd", "cost_high_usd")),
+    }
+    return sealed({**plan, "time": time})
 
 
 def _as_planned(plan: Mapping[str, Any], run: Sized) -> Sized:

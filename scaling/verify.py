@@ -22,6 +22,7 @@ from scaling.errors import Refusal, ScalingError
 from scaling.laws.surface import PNormLaw, law_from_dict
 from scaling.quantities import format_count, format_percent
 from scaling.seal import check_seal
+from scaling.shape import Shape
 from scaling.sizing import vertex
 
 Floats = NDArray[np.float64]
@@ -170,7 +171,7 @@ def _trained_otherwise(plan: Mapping[str, Any], result: Mapping[str, Any]) -> st
 
 def _belongs(result: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     shape = {key: value for key, value in row["shape"].items() if not key.startswith("params")}
-    found = {key: value for key, value in result.get("shape", {}).items() if key in shape}
+    found = {key: value for key, value in result.get("shape", {}).items() if key in Shape.__dataclass_fields__}
     tokens = result.get("tokens") or 0
     done = result.get("status") == "done"
     return found == shape and (not done or abs(tokens / row["tokens"] - 1) <= SAME_TOKENS)

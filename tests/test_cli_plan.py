@@ -348,3 +348,25 @@ def test_a_published_plan_starts_light(arguments):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Train " in done.stdout
+
+
+def test_a_profile_of_this_machine_times_the_run(capsys, sweep, tmp_path):
+    """Without an accelerator the profile's own machine trains: steps of the plan x its seconds per step."""
+    from test_calibrate import profile
+
+    from scaling.hardware.workload import Workload
+    from scaling.shape import Shape
+
+    measured = profile()
+    write_json(tmp_path / "profile.json", measured.to_dict())
+    ask = ("plan", "--flops", "1e13", "--profile", str(tmp_path / "profile.json"))
+    status, text, err = run(capsys, *ask, "--sweep", str(sweep), "--json")
+    assert status == 0, err
+    plan = json.loads(text)
+    shape = Shape(**{k: v for k, v in plan["shape"].items() if not k.startswith("params")})
+    step = measured.step_seconds(Workload.of(shape, plan["seq"], plan["batch"]))
+    assert plan["time"]["seconds"] == pytest.approx(plan["steps"] * step.seconds)
+    assert plan["time"]["seconds_lo"] < plan["time"]["seconds"] < plan["time"]["seconds_hi"]
+    assert "steps measured there" in run(capsys, *ask, "--sweep", str(sweep))[1].replace("\n", " ")
+    status, _, err = run(capsys, *ask)
+    assert status == 2 and "--sweep" in err

@@ -92,7 +92,12 @@ def _figures(evidence: Evidence, plan: Mapping[str, Any]) -> Html:
     time = plan.get("time")
     if time:
         cost = "" if time.get("cost_usd") is None else f", {format_money(time['cost_usd'])}"
-        chips = f"{time['chips']} × {time['accelerator']} at {format_percent(time['utilisation'], 0)} of peak"
+        chips = f"{time['chips']} × {time['accelerator']}"
+        if time["utilisation"] is not None:
+            chips += f" at {format_percent(time['utilisation'], 0)} of peak"
+        else:
+            ends = (format_duration(time[f"seconds_{end}"]) for end in ("lo", "hi"))
+            chips += f", {' to '.join(ends)} ({format_percent(time['level'], 0)})"
         rows.append(("Time", _value(format_duration(time["seconds"]) + cost, chips)))
     return fill('<div class="cards">{}</div>\n', facts(rows))
 

@@ -102,7 +102,8 @@ def command(
     profile: Annotated[
         Path | None,
         typer.Option(
-            help="Measured steps (as for `estimate --probes`) to correct the estimate.",
+            help="Measured steps that correct the estimate; without --accelerator, `scaling calibrate`'s "
+            "profile of the machine that will train.",
             rich_help_panel=HARDWARE,
         ),
     ] = None,
@@ -196,6 +197,11 @@ def command(
             plan,
             run_time(spent, counted, cluster.chip, cluster.chips or 1, utilisation, cluster.price_usd),
         )
+    if profile is not None and cluster is None:
+        from scaling.hardware.profile import read_profile
+        from scaling.planner import with_profile
+
+        plan = with_profile(plan, read_profile(profile))
     if verify:
         from scaling.cli.plan_compile import verified
 

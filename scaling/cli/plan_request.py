@@ -46,7 +46,7 @@ def parse_cluster(
     tokens = None if batch_tokens is None else parse_count(batch_tokens, "--batch-tokens")
     if accelerator is None:
         given: dict[str, object] = {"--chips": chips, "--price": price, "--batch-tokens": batch_tokens}
-        given |= {"--profile": profile, "--utilisation": utilisation}
+        given |= {"--utilisation": utilisation}
         named = [name for name, value in given.items() if value is not None]
         if named:
             raise UsageError(f"{' and '.join(named)} need --accelerator: time depends on the chip.")
