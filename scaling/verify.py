@@ -171,7 +171,8 @@ def _trained_otherwise(plan: Mapping[str, Any], result: Mapping[str, Any]) -> st
 
 def _belongs(result: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     shape = {key: value for key, value in row["shape"].items() if not key.startswith("params")}
-    found = {key: value for key, value in result.get("shape", {}).items() if key in Shape.__dataclass_fields__}
+    fields = Shape.__dataclass_fields__
+    found = {key: value for key, value in result.get("shape", {}).items() if key in fields}
     tokens = result.get("tokens") or 0
     done = result.get("status") == "done"
     return found == shape and (not done or abs(tokens / row["tokens"] - 1) <= SAME_TOKENS)

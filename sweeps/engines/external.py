@@ -108,7 +108,11 @@ def ask_row(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         "flops": shape.flops_per_token(config["seq"], "model_causal") * tokens,
         **shape.to_dict(),
         **{key: config[key] for key in ASKED if key in config},
-        **{f"lr_multiplier_{group}": value for group, value in config.get("lr_multipliers", {}).items()},
+        **{
+            f"{what}_multiplier_{group}": value
+            for what in ("lr", "init", "decay", "eps")
+            for group, value in config.get(f"{what}_multipliers", {}).items()
+        },
     }
 
 
