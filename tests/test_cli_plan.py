@@ -367,6 +367,7 @@ def test_a_profile_of_this_machine_times_the_run(capsys, sweep, tmp_path):
     step = measured.step_seconds(Workload.of(shape, plan["seq"], plan["batch"]))
     assert plan["time"]["seconds"] == pytest.approx(plan["steps"] * step.seconds)
     assert plan["time"]["seconds_lo"] < plan["time"]["seconds"] < plan["time"]["seconds_hi"]
-    assert "steps measured there" in run(capsys, *ask, "--sweep", str(sweep))[1].replace("\n", " ")
-    status, _, err = run(capsys, *ask)
-    assert status == 2 and "--sweep" in err
+    page = " ".join(run(capsys, *ask, "--sweep", str(sweep))[1].split())
+    assert "by steps measured there on 2026-11-23" in page
+    status, _, err = run(capsys, "plan", "--flops", "1e21", *ask[3:])
+    assert status == 2 and "plan with --sweep" in err
