@@ -371,3 +371,24 @@ def test_a_profile_of_this_machine_times_the_run(capsys, sweep, tmp_path):
     assert "by steps measured there on 2026-11-23" in page
     status, _, err = run(capsys, "plan", "--flops", "1e21", *ask[3:])
     assert status == 2 and "plan with --sweep" in err
+
+
+def test_the_page_of_a_plan_is_drawn_from_its_numbers(capsys, tmp_path):
+    from analysis.figures import plan_page
+
+    ask = ("plan", "--flops", "1e21", "--accelerator", "h100", "--chips", "64", "--json")
+    status, text, err = run(capsys, *ask, "--figure", str(tmp_path / "page.svg"))
+    assert status == 0, err
+    assert (tmp_path / "page.svg").read_text().startswith("<?xml")
+    plan = json.loads(text)
+    leaving, chips, memory, step = plan_page(plan).axes
+    ends = [bar.get_x() + bar.get_width() for bar in step.patches]
+    assert max(ends) == pytest.approx(sum(plan["figures"]["step"].values()), rel=0.03)
+    widths = sum(bar.get_width() for bar in memory.patches)
+    assert widths == pytest.approx(plan["memory"]["bytes_per_device"], rel=0.03)
+    assert plan["shape"]["params"] in leaving.lines[-1].get_xdata()
+    assert plan["time"]["chips"] in chips.lines[-1].get_xdata()
+    bare = json.loads(run(capsys, "plan", "--flops", "1e21", "--json")[1])
+    assert len(plan_page(bare).axes) == 1
+    status, _, err = run(capsys, *ask, "--figure", str(tmp_path / "page.gif"))
+    assert status == 2 and ".svg" in err

@@ -14,6 +14,7 @@ from analysis.figures.gain import effective_compute
 from analysis.figures.isoflop import isoflop_curves
 from analysis.figures.laws import laws_compared
 from analysis.figures.overview import outcomes_by_seed, overview
+from analysis.figures.plan import plan_page
 from analysis.figures.prediction import loss_frontier, predicted_against_actual
 from analysis.figures.training import training_curves
 
@@ -27,6 +28,7 @@ __all__ = [
     "optimum_against_compute",
     "outcomes_by_seed",
     "overview",
+    "plan_page",
     "predicted_against_actual",
     "specification_curve",
     "surface_contours",

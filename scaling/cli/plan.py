@@ -134,6 +134,13 @@ def command(
             rich_help_panel=HARDWARE,
         ),
     ] = False,
+    figure: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw the page of the plan here (.svg, .png or .pdf): waste, chips, memory, step.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Plan though a refusal is due; marked.", rich_help_panel=OUTPUT)
     ] = False,
@@ -155,6 +162,7 @@ def command(
     def count(text: str | None, what: str) -> float | None:
         return None if text is None else float(parse_count(text, what))
 
+    output.check_figure(figure)
     limits = Limits(
         None if flops is None else parse_flops(flops, "--flops"),
         None if days is None else parse_days(days),
@@ -216,6 +224,12 @@ def command(
         output.say(f"sealed plan written to {out}, in words to {beside}")
     elif folder is not None:
         output.say(f"the plan was not written; --out {folder / 'plan.json'} seals it for `scaling launch`")
+    if figure is not None:
+        from analysis.figures import plan_page
+        from analysis.style import write_figure
+
+        write_figure(plan_page(plan), figure)
+        output.say(f"figure written to {figure}")
     if files is not None:
         from scaling.launchfiles import write_files
 
