@@ -126,7 +126,7 @@ def slurm_job(plan: Mapping[str, Any], nodes: Nodes, folder: Path) -> str:
         run = f"srun --kill-on-bad-exit=1 {run} --processes {nodes.number * nodes.tasks_each}"
     expected, most = _clock(plan["time"]["seconds"]), _clock(plan["time"]["seconds_hi"])
     return f"""#!/bin/bash
-# {_title(plan)}
+# {_title(plan, nodes)}
 # Plan {plan["seal"][:12]}; expected {expected}, at most {most} (90%).
 # Fill in first: partition and account below; data and data_sha256 in config.json, where they say {FILL_IN}.
 #SBATCH --job-name=scaling-{plan["seal"][:8]}
@@ -152,7 +152,7 @@ def jobset(plan: Mapping[str, Any], nodes: Nodes) -> str:
         command += ["--processes", f'"{nodes.number}"']
     chip = find_chip(plan["time"]["accelerator"])
     resource = RESOURCE_OF_VENDOR.get(chip.vendor, f"{FILL_IN}/accelerator")
-    return f"""# {_title(plan)}
+    return f"""# {_title(plan, nodes)}
 # Fill in the image and the claim that holds config.json and the data; kubectl apply -f jobset.yaml
 apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
@@ -203,7 +203,7 @@ def sky_task(plan: Mapping[str, Any], nodes: Nodes) -> str:
     """A SkyPilot task; the first node's address goes to JAX as the coordinator's."""
     several = ' --processes "$SKYPILOT_NUM_NODES"' if nodes.number > 1 else ""
     name = SKY_NAMES.get(plan["time"]["accelerator"], FILL_IN)
-    return f"""# {_title(plan)}
+    return f"""# {_title(plan, nodes)}
 # sky launch task.sky.yaml; fill in the bucket that holds config.json and the data.
 name: scaling-{plan["seal"][:8]}
 num_nodes: {nodes.number}
@@ -224,12 +224,23 @@ run: |
 """
 
 
-def _title(plan: Mapping[str, Any]) -> str:
+def one_node_only(nodes: Nodes) -> str | None:
+    """What this trainer cannot do yet with so many nodes, in a sentence; None for one."""
+    if nodes.number == 1:
+        return None
+    return (
+        f"The layout spans {nodes.number} nodes; run-cell of this version trains on one and refuses "
+        "--processes: use config.json with a trainer of yours, or wait."
+    )
+
+
+def _title(plan: Mapping[str, Any], nodes: Nodes) -> str:
     shape, time = plan["shape"], plan["time"]
+    caveat = one_node_only(nodes)
     return (
         f"{shape['params'] / 1e9:.3g}B parameters on {plan['tokens'] / 1e9:.4g}B tokens, "
         f"{time['chips']} x {time['title']}"
-    )
+    ) + (f"\n# {caveat}" if caveat else "")
 
 
 def _clock(seconds: float) -> str:
