@@ -273,6 +273,8 @@ def informed_design(
     assert flops is not None
     found, refused = [], []
     for share in TOPS:
+        if flops / share >= target:
+            continue
         try:
             design = optimal_design(family, flops / share, target, flops=flops, **how)
         except ScalingError as error:

@@ -179,7 +179,7 @@ def test_a_sweep_designs_itself_through_the_command(tokens, tmp_path, workers_im
     assert grid["preflight"]["bands"] and found.certificate["converged"]
     for wrong, said in (
         (["--runs", "9"], "give --target"),
-        (["--budget", "1e14", "--target", "1e13"], "above the"),
+        (["--budget", "1e14", "--target", "1e12"], "above the"),
     ):
         refused = CliRunner().invoke(app, [*ask[:4], *wrong, "--dry-run"])
         assert refused.exit_code != 0 and said in str(refused.exception)
