@@ -264,10 +264,6 @@ def informed_design(
 
     One run may take a TOPS-th of the compute; the share that leaves the least expected spread is kept.
     """
-    if flops is not None and not target > flops:
-        raise UsageError(
-            f"--target {target:g}: the target must lie above the sweep's own budget ({flops:g})."
-        )
     if top is not None:
         return optimal_design(family, top, target, flops=flops, **how)
     assert flops is not None
@@ -283,10 +279,8 @@ def informed_design(
         found.append((_expected(design, target, how.get("noise", NOISE)), design))
     if not found:
         if refused:
-            raise refused[-1]
-        raise UsageError(
-            f"--target {target:g}: the target must lie above the sweep's own budget ({flops:g})."
-        )
+            raise refused[0]
+        raise UsageError(f"--target {target:g}: the target must lie above the runs that {flops:g} FLOPs buy.")
     return min(found, key=lambda pair: pair[0])[1]
 
 
