@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,26 +35,32 @@ class Row:
         return f"{name}, {self.unit} {self.number}" if self.unit else name
 
 
-def text_rows(path: Path, name: str, start: int, stop: int | None, excluded: Excluded) -> Iterator[Row]:
-    """A small text file is one row, a larger one is cut at blank lines into sections."""
+@contextmanager
+def _failures_named(name: str, excluded: Excluded) -> Iterator[None]:
+    """A file that breaks while it is read is counted and named; the rows before that stand."""
     try:
-        with open_stream(path, start, stop) as stream:
-            if _is_archive(path, stream, name, start, excluded):
-                return
-            size = path.stat().st_size
-            whole = start == 0 and stop is None and size <= WHOLE_FILE
-            for number, text in enumerate(sections(stream, WHOLE_FILE if whole else SECTION), 1):
-                unit = "" if whole and number == 1 else _place("section", start)
-                if number == 1 and start == 0:
-                    text = text.removeprefix(b"\xef\xbb\xbf")
-                    if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                        excluded.add("UTF-16 text (only UTF-8 is read)", name, size)
-                        return
-                yield Row(text, number if unit else 0, unit)
+        yield
     except Damaged as error:
         excluded.add(f"damaged file: {error}", name)
     except OSError as error:
         excluded.add(f"unreadable ({error.strerror or error})", name)
+
+
+def text_rows(path: Path, name: str, start: int, stop: int | None, excluded: Excluded) -> Iterator[Row]:
+    """A small text file is one row, a larger one is cut at blank lines into sections."""
+    with _failures_named(name, excluded), open_stream(path, start, stop) as stream:
+        if _is_archive(path, stream, name, start, excluded):
+            return
+        size = path.stat().st_size
+        whole = start == 0 and stop is None and size <= WHOLE_FILE
+        for number, text in enumerate(sections(stream, WHOLE_FILE if whole else SECTION), 1):
+            unit = "" if whole and number == 1 else _place("section", start)
+            if number == 1 and start == 0:
+                text = text.removeprefix(b"\xef\xbb\xbf")
+                if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                    excluded.add("UTF-16 text (only UTF-8 is read)", name, size)
+                    return
+            yield Row(text, number if unit else 0, unit)
 
 
 def jsonl_rows(
@@ -67,28 +74,23 @@ def jsonl_rows(
 ) -> Iterator[Row]:
     """The texts of JSON objects, one a line."""
     unit = _place("line", start)
-    try:
-        with open_stream(path, start, stop) as stream:
-            if _is_archive(path, stream, name, start, excluded):
-                return
-            for number, line, size in _lines(stream):
-                label = f"{name}, {unit} {number}"
-                if line is None:
-                    excluded.add(TOO_LONG, label, size)
-                    continue
-                if not line.strip():
-                    excluded.add("empty", label, size)
-                    continue
-                row = _json_row(line, label, column, excluded)
-                if row is None:
-                    continue
-                text = checked_text(row[column], label, column, excluded)
-                if text is not None:
-                    yield Row(text, number, unit, domain_of(row.get(domain_column)))
-    except Damaged as error:
-        excluded.add(f"damaged file: {error}", name)
-    except OSError as error:
-        excluded.add(f"unreadable ({error.strerror or error})", name)
+    with _failures_named(name, excluded), open_stream(path, start, stop) as stream:
+        if _is_archive(path, stream, name, start, excluded):
+            return
+        for number, line, size in _lines(stream):
+            label = f"{name}, {unit} {number}"
+            if line is None:
+                excluded.add(TOO_LONG, label, size)
+                continue
+            if not line.strip():
+                excluded.add("empty", label, size)
+                continue
+            row = _json_row(line, label, column, excluded)
+            if row is None:
+                continue
+            text = checked_text(row[column], label, column, excluded)
+            if text is not None:
+                yield Row(text, number, unit, domain_of(row.get(domain_column)))
 
 
 def parquet_rows(
