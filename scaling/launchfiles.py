@@ -23,6 +23,7 @@ from scaling.hardware.catalogue import find_chip
 from scaling.hardware.constants import calibrated
 from scaling.hardware.device import view
 from scaling.laws.hyperparameters import HYPERPARAMETERS
+from scaling.plan_keys import shape_of
 from scaling.quantities import DAY, HOUR, MINUTE
 from scaling.recipe import Recipe
 from scaling.shape import Shape
@@ -68,8 +69,7 @@ def write_files(folder: str | Path, plan: Mapping[str, Any], plan_path: Path | N
 
 def run_config(plan: Mapping[str, Any]) -> dict[str, Any]:
     """The content of config.json (format "scaling/run-config")."""
-    fields = {key: value for key, value in plan["shape"].items() if not key.startswith("params")}
-    shape = Shape(**fields)
+    shape = shape_of(plan)
     if plan["recipe"] is not None:
         recipe = Recipe.from_dict(plan["recipe"], "plan, recipe")
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from scaling.hardware.memory import TRAINER
@@ -24,6 +25,11 @@ def run_keys(shape: Shape, tokens: float, seq: int) -> dict[str, Any]:
         "flops": {name: tokens * shape.flops_per_token(seq, name) for name in CONVENTIONS},
         "state": state_keys(shape),
     }
+
+
+def shape_of(plan: Mapping[str, Any]) -> Shape:
+    """The shape that `run_keys` wrote into a plan."""
+    return Shape(**{key: value for key, value in plan["shape"].items() if not key.startswith("params")})
 
 
 def state_keys(shape: Shape) -> dict[str, Any]:

@@ -25,12 +25,11 @@ from scaling.hardware.workload import Workload
 from scaling.laws.published import DEFAULT_LAW
 from scaling.laws.surface import Floats, loss_of, optimum_of
 from scaling.plan_hardware import hardware_keys, one_card
-from scaling.plan_keys import DEFAULT_WASTE, FORMAT, LEVEL, VERSION
+from scaling.plan_keys import DEFAULT_WASTE, FORMAT, LEVEL, VERSION, shape_of
 from scaling.plan_of_fit import fit_source, plan_fit
 from scaling.plan_of_law import plan_published
 from scaling.quantities import HOUR, format_duration
 from scaling.seal import sealed
-from scaling.shape import Shape
 from scaling.sources import Sized, Source
 
 if TYPE_CHECKING:
@@ -141,8 +140,7 @@ def with_profile(plan: Mapping[str, Any], profile: Profile) -> dict[str, Any]:
             "--profile without --accelerator times the run on the profile's own machine, which needs the "
             "steps of a recipe: plan with --sweep."
         )
-    fields = {key: value for key, value in plan["shape"].items() if not key.startswith("params")}
-    step = profile.step_seconds(Workload.of(Shape(**fields), plan["seq"], plan["batch"]))
+    step = profile.step_seconds(Workload.of(shape_of(plan), plan["seq"], plan["batch"]))
     seconds, low, high = (plan["steps"] * value for value in step)
     time = {
         "basis": "profile",
@@ -164,8 +162,7 @@ def with_profile(plan: Mapping[str, Any], profile: Profile) -> dict[str, Any]:
 
 def _as_planned(plan: Mapping[str, Any], run: Sized) -> Sized:
     """The sized run with exactly the plan's own shape and tokens."""
-    fields = {key: value for key, value in plan["shape"].items() if not key.startswith("params")}
-    return replace(run, shape=Shape(**fields), tokens=float(plan["tokens"]))
+    return replace(run, shape=shape_of(plan), tokens=float(plan["tokens"]))
 
 
 def _budget_keys(budget: Budget, limits: Limits, source: Source, needs: Needs) -> dict[str, Any]:

@@ -18,8 +18,8 @@ def verified(plan: dict[str, Any]) -> dict[str, Any]:
     from scaling.errors import UsageError
     from scaling.hardware.memory import training_memory
     from scaling.hardware.workload import Layout, Workload
+    from scaling.plan_keys import shape_of
     from scaling.seal import sealed
-    from scaling.shape import Shape
     from trainer.aot import compile_for_topology
     from trainer.resources import resources_of
 
@@ -27,8 +27,7 @@ def verified(plan: dict[str, Any]) -> dict[str, Any]:
     if layout is None:
         raise UsageError("--verify compiles the planned step: give --accelerator (a TPU) and --chips.")
     chip = plan["time"]["accelerator"]
-    fields = {name: value for name, value in plan["shape"].items() if name in Shape.__dataclass_fields__}
-    shape = Shape(**fields)
+    shape = shape_of(plan)
     resources = resources_of(layout, "the planned layout", scan=shape.layers >= LOOP_FROM)
     found = compile_for_topology(shape, plan["seq"], plan["batch"], resources, chip)
     # The plan assumes fused attention; this trainer keeps the weights of attention, and is what was compiled.
