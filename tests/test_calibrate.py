@@ -259,7 +259,7 @@ def test_a_failing_measurement_says_why(tmp_path, capsys, monkeypatch):
 
 
 def test_the_probes_of_an_accelerator_trace_and_fit_a_small_one():
-    from trainer.loop import static_of
+    from trainer.assembly import static_of
     from trainer.probes import config_of, ladder
     from trainer.programs import lower_train
 

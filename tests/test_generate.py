@@ -12,10 +12,10 @@ import pytest
 from model_helpers import cli, failure, runs, text, write_run  # noqa: F401 (fixtures)
 
 from scaling.files import read_json, write_json
+from trainer.assembly import static_of
 from trainer.config import read_config
 from trainer.evaluate import evaluate
 from trainer.generate import Sampling, Settings, context_start, generate, sample
-from trainer.loop import static_of
 from trainer.model import apply, stacked
 from trainer.programs import compiled
 from trainer.tokens import TokenFolder

@@ -14,8 +14,8 @@ from scaling.errors import ScalingError
 from scaling.parametrisation import RULES, multipliers
 from scaling.recipe import Recipe
 from scaling.shape import Shape
+from trainer.assembly import rates_of, static_of
 from trainer.config import config_from_dict
-from trainer.loop import rates_of, static_of
 from trainer.model import Block, Transformer, per_layer
 from trainer.programs import compiled, fresh_state
 

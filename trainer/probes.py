@@ -27,8 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from scaling.shape import Shape, ShapeFamily
+from trainer.assembly import rates_of, static_of
 from trainer.config import RunConfig
-from trainer.loop import rates_of, static_of
 from trainer.programs import fresh_state, lower_train
 
 CALL_S = 0.15  # a call takes about this long

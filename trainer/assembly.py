@@ -1,0 +1,36 @@
+"""A config as the compiled programs take it: what is compiled in, and the numbers they are called with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from scaling.shape import Param
+from trainer.config import RunConfig
+from trainer.model import Params, multiplier_of, tree_of
+from trainer.schedule import schedule_of
+from trainer.step import Rates, Static
+
+
+def static_of(config: RunConfig) -> Static:
+    c = config
+    constants = c.b1, c.b2, c.eps, c.clip_norm, c.z_loss, c.dtype
+    scaled = c.decay_multipliers is not None, c.eps_multipliers is not None
+    return Static(c.shape, c.batch, c.seq, c.chunk_steps, *constants, c.resources, *scaled)
+
+
+def rates_of(config: RunConfig) -> Rates:
+    def each(multipliers: Mapping[str, float] | None, power: int = 1) -> Params | None:
+        def one(row: Param, _: list[int]) -> np.float32:
+            return np.float32(multiplier_of(row, multipliers) ** power)
+
+        return None if multipliers is None else tree_of(config.shape, one, config.resources.scan)
+
+    return Rates(
+        schedule_of(config),
+        each(config.lr_multipliers),
+        np.float32(config.weight_decay),
+        each(config.decay_multipliers),
+        each(config.eps_multipliers, -1),
+    )

@@ -1,0 +1,129 @@
+"""The record of a run: its result.json, with everything that its numbers depend on."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from scaling.errors import ScalingError
+from scaling.files import read_json
+from scaling.shape import CONVENTIONS, COUNTS
+from trainer.config import RunConfig
+from trainer.evaluate import Evaluation
+from trainer.tokens import TokenFolder
+
+FORMAT = "scaling/result"
+VERSION = 1
+CURVE_POINTS = 200
+
+
+def finished(folder: Path, config: RunConfig) -> dict[str, Any] | None:
+    """The result already in `folder`, when it is the result of this very config."""
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    result = read_json(path, expect=FORMAT)
+    if result.get("version") != VERSION:
+        raise ScalingError(
+            f"{path}: version {result.get('version')!r} is not known here, only {VERSION}; remove the "
+            "file to train the run again."
+        )
+    return result if result.get("config_sha256") == config.sha256 else None
+
+
+def result_record(
+    config: RunConfig,
+    data: TokenFolder,
+    status: str,
+    host: dict,
+    final: Evaluation | None,
+    steps: int,
+    elapsed: float,
+    compile_s: float,
+) -> dict[str, Any]:
+    shape, tokens = config.shape, steps * config.batch * config.seq
+    evaluations = [*host["evaluations"], *([final._asdict()] if final else [])]
+    mean = (
+        {k: float(np.mean([e[k] for e in evaluations])) for k in ("loss", "bits_per_byte")} if final else {}
+    )
+    stream = data.tokens("train")
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": config.name,
+        "status": status,
+        "diverged_at_step": host.get("diverged_at_step"),
+        "loss": mean.get("loss"),
+        "loss_se": final.loss_se if final else None,
+        "bits_per_byte": mean.get("bits_per_byte"),
+        "eval_tokens": final.tokens if final else None,
+        "eval_smoothing": config.eval_smoothing,
+        "train_loss": tail_loss(host["curve"]) if status == "done" else None,
+        "tokens": tokens,
+        "steps": steps,
+        "batch": config.batch,
+        "seq": config.seq,
+        "lr": config.lr,
+        "shape": shape.to_dict(),
+        "params": shape.params("total"),
+        "params_embedding": shape.params_embedding,
+        "params_head": shape.params_head,
+        "params_non_embedding": shape.params("non-embedding"),
+        "param_counts": {c: shape.params(c) for c in COUNTS},
+        "flops": {c: shape.flops_per_token(config.seq, c) * tokens for c in CONVENTIONS},
+        "unique_tokens": min(tokens, len(stream)),
+        "epochs": tokens / len(stream),
+        "seed": config.seed,
+        "time_s": elapsed,
+        "compile_s": compile_s,
+        "tokens_per_s": tokens / max(elapsed, 1e-9),
+        "curve": thin(host["curve"]),
+        "config_sha256": config.sha256,
+        "recipe_sha256": config.recipe_sha256,
+        "plan_seal": config.plan_seal,
+        "data_sha256": config.data_sha256,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("scaling", "jax", "jaxlib", "flax", "optax", "numpy")},
+        },
+        "machine": {
+            "platform": platform.machine(),
+            "backend": jax.default_backend(),
+            "device": machine_name(),
+        },
+    }
+
+
+def machine_name() -> str:
+    """The accelerator, or the processor where there is none."""
+    kind = jax.devices()[0].device_kind
+    if kind.lower() != "cpu":
+        return kind
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or kind
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), kind)
+
+
+def tail_loss(curve: list) -> float:
+    """Mean training loss over the last tenth of the steps, nats per token."""
+    steps = np.array([c[2] for c in curve], float)
+    losses = np.array([c[1] for c in curve], float)
+    tail = np.cumsum(steps[::-1])[::-1] <= max(steps.sum() / 10, steps[-1])
+    return float(np.average(losses[tail], weights=steps[tail]))
+
+
+def thin(curve: list) -> dict[str, list[float]]:
+    """At most CURVE_POINTS points, the mean loss of the steps between them."""
+    groups = np.array_split(np.arange(len(curve)), min(CURVE_POINTS, len(curve)))
+    finite = [[curve[i] for i in g if curve[i][1] is not None] for g in groups]
+    return {
+        "tokens": [g[-1][0] for g in finite if g],
+        "loss": [float(np.average([c[1] for c in g], weights=[c[2] for c in g])) for g in finite if g],
+    }
