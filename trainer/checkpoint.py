@@ -17,15 +17,16 @@ KEEP = 2
 
 
 class Checkpoints:
-    """The folder of a run's checkpoints, one per step, the newest `KEEP` kept.
+    """The folder of a run's checkpoints, one per step, the newest `keep` kept (None: all of them).
 
     Orbax writes into a temporary folder and renames it when complete, so a kill leaves either a
     whole checkpoint or none. Beside it stands a small record of the host's own state (the loss
     curve so far) with checksums of itself and of the arrays; a checkpoint counts only when both are there.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, keep: int | None = KEEP) -> None:
         self.folder = Path(folder).resolve()
+        self.keep = keep
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, oldest first."""
@@ -43,7 +44,9 @@ class Checkpoints:
             checkpointer.save(target / "state", state)
         record = {**host, "state_crc32": checksum(state)}
         write_json(target / "host.json", {**record, "record_sha256": sha256_json(record)})
-        kept = {str(step) for step in self.steps()[-KEEP:]}
+        if self.keep is None:
+            return
+        kept = {str(step) for step in self.steps()[-self.keep :]}
         for place in self.folder.iterdir():  # older ones, and those that a kill left unfinished
             if place.name.isdigit() and place.name not in kept:
                 shutil.rmtree(place, ignore_errors=True)

@@ -28,7 +28,8 @@ class RunConfig:
     `cosine` decays all the way, `wsd` holds the peak and decays linearly over `decay_steps`.
     `eval_smoothing` averages that many evaluations spread over the last tenth of the run (PaLM 2
     smooths its final losses); 1 evaluates once, after the last token. `resources` is the mesh and
-    how memory is spent. `keep_model` leaves the final parameters in the run's folder.
+    how memory is spent. `keep_model` leaves the final parameters in the run's folder, `keep_steps` the
+    whole training state after each of these steps (`trainer.resume.starting_state` reads it).
     """
 
     shape: Shape
@@ -63,6 +64,7 @@ class RunConfig:
     init_multipliers: Mapping[str, float] | None = added(None)
     decay_multipliers: Mapping[str, float] | None = added(None)
     eps_multipliers: Mapping[str, float] | None = added(None)
+    keep_steps: tuple[int, ...] = added(())
 
     def __post_init__(self) -> None:
         if not isinstance(self.shape, Shape):
@@ -109,6 +111,7 @@ class RunConfig:
         self.resources.check(self.batch, self.seq)
         if not isinstance(self.keep_model, bool):
             raise ValueError(f"field 'keep_model' must be true or false, not {self.keep_model!r}.")
+        object.__setattr__(self, "keep_steps", _steps("keep_steps", self.keep_steps, self.steps))
 
     @property
     def tokens(self) -> int:
@@ -121,8 +124,15 @@ class RunConfig:
     def sha256(self) -> str:
         """Hash of everything that decides the result: not the name, the paths, the checkpoint cadence,
         the devices it runs on or what it leaves behind."""
-        free = ("name", "data", "checkpoint_seconds", "plan_seal", "resources", "keep_model")
+        free = ("name", "data", "checkpoint_seconds", "plan_seal", "resources", "keep_model", "keep_steps")
         return sha256_json({k: v for k, v in self.to_dict().items() if k not in free})
+
+
+def _steps(name: str, values: Any, last: int) -> tuple[int, ...]:
+    """Steps in ascending order, each of them within the run; JSON brings them as a list."""
+    if isinstance(values, (str, Mapping)) or not all(type(s) is int and 1 <= s <= last for s in values):
+        raise ValueError(f"field {name!r} lists whole numbers from 1 to 'steps' ({last}), not {values!r}.")
+    return tuple(sorted(set(values)))
 
 
 def _check_multipliers(name: str, values: Any) -> None:

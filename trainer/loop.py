@@ -21,7 +21,7 @@ from trainer.evaluate import evaluate
 from trainer.model import per_layer, stacked
 from trainer.programs import compiled, fresh_state, placed
 from trainer.record import finished, result_record
-from trainer.resume import newest
+from trainer.resume import kept, newest
 from trainer.tokens import SPLITS, TokenFolder
 from trainer.weights import keep_model
 
@@ -90,7 +90,7 @@ def _train(folder: Path, config: RunConfig, data: TokenFolder, report: Report) -
     eval_steps = _evaluation_steps(config)
     status = "done"
     while step < config.steps:
-        stop = next(s for s in (*eval_steps, config.steps) if s > step)
+        stop = min(s for s in (*eval_steps, *config.keep_steps, config.steps) if s > step)
         count = min(config.chunk_steps, stop - step)
         ids = train_ids(stream, config.seed, step, count, config.batch, config.seq)
         if count < config.chunk_steps:
@@ -124,6 +124,8 @@ def _train(folder: Path, config: RunConfig, data: TokenFolder, report: Report) -
             host["evaluations"].append(
                 evaluate(programs.evaluate, state.params, data, config.eval_tokens, config.seq)._asdict()
             )
+        if step in config.keep_steps:
+            kept(folder).save(step, per_layer(state), {**host, "time_s": spent + now - begin})
         if now - saved_at > config.checkpoint_seconds and step < config.steps:
             checkpoints.save(step, per_layer(state), {**host, "time_s": spent + now - begin})
             saved_at = time.perf_counter()

@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import Any
 
 from scaling.errors import ScalingError
 from trainer.checkpoint import Checkpoints
 from trainer.step import State
+
+KEPT = "kept"  # checkpoints at the config's `keep_steps`: they outlive pruning and the end of the run
+
+
+def kept(folder: str | Path) -> Checkpoints:
+    """The checkpoints that the run in `folder` keeps at its `keep_steps`."""
+    return Checkpoints(Path(folder) / KEPT, keep=None)
+
+
+def starting_state(folder: str | Path, step: int, state: State) -> tuple[State, dict[str, Any]]:
+    """The training state that the run in `folder` kept at `step`, and its host record.
+
+    `state` gives structure, types and shardings, per layer (`trainer.model.per_layer`). Raises
+    ScalingError when no such checkpoint was kept, or when it is damaged.
+    """
+    checkpoints = kept(folder)
+    if step not in (there := checkpoints.steps()):
+        listed = f"kept are {', '.join(map(str, there))}" if there else "it kept none"
+        raise ScalingError(f"{folder}: kept no checkpoint at step {step} ({listed}); see field 'keep_steps'.")
+    return checkpoints.restore(step, state)
 
 
 def newest(checkpoints: Checkpoints, state: State, config_sha256: str) -> tuple[State, dict] | None:
