@@ -42,6 +42,10 @@ class Recipe:
         are scarce (docs/log.md has the figures).
     warmup_share, warmup_max_steps: linear warm-up over a share of the run; a warm-up of fixed length
         would penalise short runs (Porian et al. 2024, arXiv:2406.19146).
+    warmup_steps: the same warm-up for every run instead.
+    horizon_tokens_per_param: the peak follows that many tokens per parameter instead of the run's own tokens,
+        so that it depends on the shape alone. With it (or without a horizon exponent), `warmup_steps` and
+        'wsd', runs of one shape and seed are one run until the shorter one decays: trunks.
     schedule: 'cosine' or 'wsd' (decay over the last decay_share of the steps), ending at
         final_lr_share of the peak exactly at the last token: every run is fully decayed
         (PaLM 2, arXiv:2305.10403, section 2.1).
@@ -70,6 +74,8 @@ class Recipe:
     parametrisation: Parametrisation = added("mup")
     base_layers: int = added(2)
     scale_epsilon: bool = added(False)
+    warmup_steps: int | None = added(None)
+    horizon_tokens_per_param: float | None = added(None)
 
     def __post_init__(self) -> None:
         for name, least in WHOLE.items():
@@ -91,6 +97,17 @@ class Recipe:
         for name in ("lr", "reference_tokens", "eps", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"recipe field {name!r} must be positive, not {getattr(self, name)!r}.")
+        fixed, ratio = self.warmup_steps, self.horizon_tokens_per_param
+        if fixed is not None and (not isinstance(fixed, int) or isinstance(fixed, bool) or fixed < 0):
+            raise ValueError(
+                f"recipe field 'warmup_steps' must be a whole number of at least 0, not {fixed!r}."
+            )
+        if ratio is not None and (
+            not isinstance(ratio, (int, float)) or isinstance(ratio, bool) or not 0 < ratio < math.inf
+        ):
+            raise ValueError(
+                f"recipe field 'horizon_tokens_per_param' must be a positive number, not {ratio!r}."
+            )
         for name in ("warmup_share", "decay_share", "final_lr_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(
@@ -123,8 +140,23 @@ class Recipe:
         """Whole steps nearest to `tokens`, at least one."""
         return max(1, round(tokens / self.step_tokens))
 
-    def peak_lr(self, tokens: float) -> float:
-        return self.lr * (tokens / self.reference_tokens) ** -self.lr_horizon_exponent
+    def peak_lr(self, tokens: float, params: int) -> float:
+        """Peak rate at the base size of a run of `tokens` tokens by a model of `params` parameters in all."""
+        ratio = self.horizon_tokens_per_param
+        horizon = tokens if ratio is None else ratio * params
+        return self.lr * (horizon / self.reference_tokens) ** -self.lr_horizon_exponent
+
+    def warmup(self, steps: int) -> int:
+        """Warm-up steps of a run of `steps` steps."""
+        if self.warmup_steps is not None:
+            return min(self.warmup_steps, steps)
+        return min(self.warmup_max_steps, round(self.warmup_share * steps))
+
+    @property
+    def shares_trunks(self) -> bool:
+        """Whether runs of one shape and seed differ in nothing but where they begin to decay."""
+        one_rate = self.horizon_tokens_per_param is not None or not self.lr_horizon_exponent
+        return self.schedule == "wsd" and self.warmup_steps is not None and one_rate
 
     def run_config(
         self,
@@ -154,9 +186,9 @@ class Recipe:
             "steps": steps,
             "batch": self.batch,
             "seq": self.seq,
-            "lr": self.peak_lr(steps * self.step_tokens),
+            "lr": self.peak_lr(steps * self.step_tokens, shape.params()),
             "lr_multipliers": factors.rates,
-            "warmup_steps": min(self.warmup_max_steps, round(self.warmup_share * steps)),
+            "warmup_steps": self.warmup(steps),
             "schedule": self.schedule,
             "decay_steps": round(self.decay_share * steps) if self.schedule == "wsd" else 0,
             "final_lr_share": self.final_lr_share,

@@ -14,6 +14,10 @@ from trainer.resources import Resources
 
 FORMAT = "scaling/run-config"
 VERSION = 1
+# What decides no result: names, paths, cadence, devices, and what a run takes over or leaves behind.
+FREE = frozenset(
+    ("name", "data", "checkpoint_seconds", "plan_seal", "resources", "keep_model", "keep_steps", "trunk")
+)
 PARTS = {"embedding", "hidden", "writer", "head", "norm", "final_norm"}
 
 
@@ -29,7 +33,8 @@ class RunConfig:
     `eval_smoothing` averages that many evaluations spread over the last tenth of the run (PaLM 2
     smooths its final losses); 1 evaluates once, after the last token. `resources` is the mesh and
     how memory is spent. `keep_model` leaves the final parameters in the run's folder, `keep_steps` the
-    whole training state after each of these steps (`trainer.resume.starting_state` reads it).
+    whole training state after each of these steps (`trainer.resume.starting_state` reads it). `trunk` names a
+    folder, relative to the run's own, where runs alike up to `branch_step` share it (`trainer.trunk`).
     """
 
     shape: Shape
@@ -65,6 +70,7 @@ class RunConfig:
     decay_multipliers: Mapping[str, float] | None = added(None)
     eps_multipliers: Mapping[str, float] | None = added(None)
     keep_steps: tuple[int, ...] = added(())
+    trunk: str | None = added(None)
 
     def __post_init__(self) -> None:
         if not isinstance(self.shape, Shape):
@@ -98,6 +104,8 @@ class RunConfig:
                 raise ValueError(f"field {name!r} must not be negative, not {getattr(self, name)!r}.")
         if self.schedule not in ("cosine", "wsd"):
             raise ValueError(f"field 'schedule' must be 'cosine' or 'wsd', not {self.schedule!r}.")
+        if not isinstance(self.trunk, (str, type(None))):
+            raise ValueError(f"field 'trunk' must be a folder's path, not {self.trunk!r}.")
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"field 'dtype' must be 'float32' or 'bfloat16', not {self.dtype!r}.")
         _check_multipliers("lr_multipliers", self.lr_multipliers)
@@ -124,8 +132,16 @@ class RunConfig:
     def sha256(self) -> str:
         """Hash of everything that decides the result: not the name, the paths, the checkpoint cadence,
         the devices it runs on or what it leaves behind."""
-        free = ("name", "data", "checkpoint_seconds", "plan_seal", "resources", "keep_model", "keep_steps")
-        return sha256_json({k: v for k, v in self.to_dict().items() if k not in free})
+        return sha256_json({k: v for k, v in self.to_dict().items() if k not in FREE})
+
+    @property
+    def branch_step(self) -> int:
+        """Up to this step the run is the same as every longer one: whole chunks at a rate that does not fall,
+        before the first evaluation. 0 where there is no such part."""
+        if self.schedule != "wsd" or not self.decay_steps or self.keep_steps:
+            return 0
+        tail = max(1, self.steps // 10) if self.eval_smoothing > 1 else 0
+        return max(0, self.steps - max(self.decay_steps, tail)) // self.chunk_steps * self.chunk_steps
 
 
 def _steps(name: str, values: Any, last: int) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ from trainer.programs import compiled, fresh_state, placed
 from trainer.record import finished, result_record
 from trainer.resume import kept, newest
 from trainer.tokens import SPLITS, TokenFolder
+from trainer.trunk import Trunk
 from trainer.weights import keep_model
 
 # Times ln(vocab), the loss of a model that knows nothing (and of the first step): a mean training loss
@@ -78,7 +79,9 @@ def _train(folder: Path, config: RunConfig, data: TokenFolder, report: Report) -
     checkpoints = Checkpoints(folder / "checkpoint")
     state = fresh_state(static, config.seed, config.init_multipliers)
     host: dict[str, Any] = {"config_sha256": config.sha256, "time_s": 0.0, "curve": [], "evaluations": []}
-    if (found := newest(checkpoints, per_layer(state), config.sha256)) is not None:
+    trunk = Trunk(folder, config)
+    found = trunk.begin(newest(checkpoints, per_layer(state), config.sha256), per_layer(state))
+    if found is not None:
         state, host = found
         state = stacked(state) if config.resources.scan else state
     step = int(state.step)
@@ -126,6 +129,8 @@ def _train(folder: Path, config: RunConfig, data: TokenFolder, report: Report) -
             )
         if step in config.keep_steps:
             kept(folder).save(step, per_layer(state), {**host, "time_s": spent + now - begin})
+        if trunk.wants(step):
+            trunk.leave(step, per_layer(state), {**host, "time_s": spent + now - begin})
         if now - saved_at > config.checkpoint_seconds and step < config.steps:
             checkpoints.save(step, per_layer(state), {**host, "time_s": spent + now - begin})
             saved_at = time.perf_counter()

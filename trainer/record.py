@@ -16,6 +16,7 @@ from scaling.shape import CONVENTIONS, COUNTS
 from trainer.config import RunConfig
 from trainer.evaluate import Evaluation
 from trainer.tokens import TokenFolder
+from trainer.trunk import begun_at
 
 FORMAT = "scaling/result"
 VERSION = 1
@@ -82,6 +83,7 @@ def result_record(
         "time_s": elapsed,
         "compile_s": compile_s,
         "tokens_per_s": tokens / max(elapsed, 1e-9),
+        **begun_at(config, host),
         "curve": thin(host["curve"]),
         "config_sha256": config.sha256,
         "recipe_sha256": config.recipe_sha256,
