@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from trainer.checkpoint import Checkpoints
 from trainer.config import RunConfig, read_config
 from trainer.evaluate import evaluate
 from trainer.model import per_layer, stacked
-from trainer.programs import compiled, fresh_state, placed
+from trainer.programs import Programs, compiled, fresh_state, placed
 from trainer.record import finished, result_record
 from trainer.resume import kept, newest
+from trainer.step import Static
 from trainer.tokens import SPLITS, TokenFolder
 from trainer.trunk import Trunk
 from trainer.weights import keep_model
@@ -30,6 +31,9 @@ from trainer.weights import keep_model
 # beyond it is divergence, though every number may still be finite.
 EXPLODED = 2.0
 Report = Callable[[dict[str, Any]], None]
+ProgramsOf = Callable[[Static, str], Programs]
+# A run as it goes: it asks for calls of its train program, is sent what they return, and ends in its result.
+Training = Generator[tuple[Callable, tuple], Any, dict[str, Any]]
 
 
 def run_cell(folder: str | Path, on_report: Report | None = None) -> dict[str, Any]:
@@ -40,6 +44,28 @@ def run_cell(folder: str | Path, on_report: Report | None = None) -> dict[str, A
     far above that of knowing nothing, ends the run with status `diverged`. Raises ScalingError when
     the data is not the data of the config.
     """
+    return alone(training(folder, on_report))
+
+
+def alone(run: Training) -> dict[str, Any]:
+    """Drive a run to its end, every call made when it is asked for (`trainer.many` makes several at once)."""
+    try:
+        program, arguments = next(run)
+        while True:
+            try:
+                answer = program(*arguments)
+            except BaseException as error:  # it belongs to the run, which may want to clean up
+                program, arguments = run.throw(error)
+            else:
+                program, arguments = run.send(answer)
+    except StopIteration as end:
+        return end.value
+
+
+def training(
+    folder: str | Path, on_report: Report | None = None, programs_of: ProgramsOf = compiled
+) -> Training:
+    """The run of `run_cell`, calls of its train program left to the caller."""
     folder = Path(folder)
     config = read_config(folder / "config.json")
     done = finished(folder, config)
@@ -63,17 +89,19 @@ def run_cell(folder: str | Path, on_report: Report | None = None) -> dict[str, A
                 f"{folder / 'config.json'}: field 'seq' is {config.seq}, but the {split} text of "
                 f"{config.data} has {len(data.tokens(split))} tokens, less than one sequence and its target."
             )
-    result = _train(folder, config, data, on_report or (lambda _: None))
+    result = yield from _train(folder, config, data, on_report or (lambda _: None), programs_of)
     write_json(folder / "result.json", result)
     Checkpoints(folder / "checkpoint").clear()
     return result
 
 
-def _train(folder: Path, config: RunConfig, data: TokenFolder, report: Report) -> dict[str, Any]:
+def _train(
+    folder: Path, config: RunConfig, data: TokenFolder, report: Report, programs_of: ProgramsOf
+) -> Training:
     begin = time.perf_counter()
     stream = data.tokens("train")
     static = static_of(config)
-    programs = compiled(static, str(stream.dtype))
+    programs = programs_of(static, str(stream.dtype))
     compile_s = time.perf_counter() - begin
     rates = rates_of(config)
     checkpoints = Checkpoints(folder / "checkpoint")
@@ -98,7 +126,7 @@ def _train(folder: Path, config: RunConfig, data: TokenFolder, report: Report) -
         ids = train_ids(stream, config.seed, step, count, config.batch, config.seq)
         if count < config.chunk_steps:
             ids = np.concatenate([ids, np.repeat(ids[:1], config.chunk_steps - count, axis=0)])
-        state, metrics = programs.train(state, rates, ids, np.int32(count))
+        state, metrics = yield programs.train, (state, rates, ids, np.int32(count))
         rows = np.asarray(metrics, np.float64)[:count]
         step += count
         now = time.perf_counter()
