@@ -7,16 +7,21 @@ import jax.numpy as jnp
 from jax import Array
 
 from scaling.shape import Shape
+from trainer.masks import Batch, as_batch, inputs
 from trainer.model import ONE_DEVICE, Params, hidden, logits
 from trainer.resources import Resources
 
 
 def token_losses(
-    shape: Shape, params: Params, ids: Array, dtype: str, resources: Resources = ONE_DEVICE
+    shape: Shape, params: Params, batch: Batch | Array, dtype: str, resources: Resources = ONE_DEVICE
 ) -> tuple[Array, Array]:
-    """Cross-entropy and log-normaliser [B, T] in nats of ids [B, T + 1]: each token from those before it."""
-    x_BTD, head_DV = hidden(shape, params, ids[:, :-1], dtype, resources)
-    target_BT = ids[:, 1:]
+    """Cross-entropy and log-normaliser [B, T] in nats of ids [B, T + 1]: each token from those before it.
+
+    Every target has its own, whatever it counts (`masks.target_weights`).
+    """
+    ids_BT, mask, positions_BT = inputs(batch)
+    x_BTD, head_DV = hidden(shape, params, ids_BT, dtype, resources, mask, positions_BT)
+    target_BT = as_batch(batch).ids[:, 1:]
     B, T, D = x_BTD.shape
     chunk = resources.loss_chunk or T
     if chunk >= T:

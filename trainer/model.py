@@ -19,7 +19,9 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
 from scaling.shape import BLOCKS, Param, Shape
+from trainer.attention import attend
 from trainer.axes import constrain
+from trainer.masks import CAUSAL, Mask
 from trainer.norms import NORM_MODULES
 from trainer.resources import Resources
 
@@ -160,13 +162,13 @@ def products(x: Array, weights: Sequence[Array], resources: Resources, *axes: st
 
 
 class Attention(nn.Module):
-    """Causal grouped-query attention with rotary positions and optional query-key norm."""
+    """Grouped-query attention with rotary positions and optional query-key norm."""
 
     shape: Shape
     resources: Resources = ONE_DEVICE
 
     @nn.compact
-    def __call__(self, x_BTD: Array) -> Array:
+    def __call__(self, x_BTD: Array, mask: Mask = CAUSAL, positions_BT: Array | None = None) -> Array:
         s, r = self.shape, self.resources
         B, T, D = x_BTD.shape
         H, G, K = s.heads, s.kv_heads, s.head_dim
@@ -189,26 +191,11 @@ class Attention(nn.Module):
             q_BTHK = norm(K, name="query_norm")(q_BTHK)
             k_BTGK = norm(K, name="key_norm")(k_BTGK)
         cos, sin = rope_tables(T, K)
-        out_BTHK = attend(rotate(q_BTHK, cos, sin), rotate(k_BTGK, cos, sin), v_BTGK)
+        if positions_BT is not None:
+            cos, sin = (jnp.asarray(table)[0, positions_BT] for table in (cos, sin))
+        out_BTHK = attend(rotate(q_BTHK, cos, sin), rotate(k_BTGK, cos, sin), v_BTGK, mask, r.attention)
         out = checkpoint_name(out_BTHK.reshape(B, T, H * K), "context")
         return checkpoint_name(constrain(out, r, "batch", "position", "heads") @ wo, "out_proj")
-
-
-def attend(q_BTHK: Array, k_BTGK: Array, v_BTGK: Array) -> Array:
-    """Causal softmax attention, [B, T, H, K]; each of the G kv heads serves H / G query heads."""
-    B, T, H, K = q_BTHK.shape
-    G = k_BTGK.shape[2]
-    q_BGRTK = jnp.moveaxis(q_BTHK.reshape(B, T, G, H // G, K), 1, 3) * (K**-0.5)
-    k_BGSK, v_BGSK = jnp.swapaxes(k_BTGK, 1, 2), jnp.swapaxes(v_BTGK, 1, 2)
-    hidden_111TS = np.where(np.tril(np.ones((1, 1, 1, T, T), bool)), 0.0, -1e30).astype(np.float32)
-    score_BGRTS = jnp.einsum("bgrtk,bgsk->bgrts", q_BGRTK, k_BGSK).astype(jnp.float32) + hidden_111TS
-    # The sum is divided out after the product with the values: T x K divisions instead of T x T.
-    top = jax.lax.stop_gradient(score_BGRTS.max(axis=-1, keepdims=True))
-    weight_BGRTS = checkpoint_name(jnp.exp(score_BGRTS - top), "attention")
-    total_BGRT1 = weight_BGRTS.sum(axis=-1, keepdims=True)
-    mixed_BGRTK = jnp.einsum("bgrts,bgsk->bgrtk", weight_BGRTS.astype(v_BTGK.dtype), v_BGSK)
-    mixed_BGRTK = mixed_BGRTK / total_BGRT1.astype(v_BTGK.dtype)
-    return jnp.moveaxis(mixed_BGRTK, 3, 1).reshape(B, T, H, K)
 
 
 def silu(x: Array) -> Array:
@@ -242,12 +229,12 @@ class Block(nn.Module):
     resources: Resources = ONE_DEVICE
 
     @nn.compact
-    def __call__(self, x_BTD: Array) -> Array:
+    def __call__(self, x_BTD: Array, mask: Mask = CAUSAL, positions_BT: Array | None = None) -> Array:
         s, r = self.shape, self.resources
         norm = NORM_MODULES[s.norm]
         before_attention, before_mlp = BLOCKS[s.block]
         y_BTD = norm(s.width, name=before_attention)(x_BTD)
-        x_BTD = residual(x_BTD + Attention(s, r, name="attention")(y_BTD), r)
+        x_BTD = residual(x_BTD + Attention(s, r, name="attention")(y_BTD, mask, positions_BT), r)
         if before_mlp:
             y_BTD = norm(s.width, name=before_mlp)(x_BTD)
         return residual(x_BTD + MLP(s, r, name="mlp")(y_BTD), r)
@@ -267,7 +254,9 @@ class Transformer(nn.Module):
     resources: Resources = ONE_DEVICE
 
     @nn.compact
-    def __call__(self, ids_BT: Array) -> tuple[Array, Array]:
+    def __call__(
+        self, ids_BT: Array, mask: Mask = CAUSAL, positions_BT: Array | None = None
+    ) -> tuple[Array, Array]:
         s, r = self.shape, self.resources
         table = Embedding(s, name="embed")()
         # Looked up where the table's columns lie, all rows of the fsdp group at once, and only then dealt
@@ -280,15 +269,16 @@ class Transformer(nn.Module):
             block = nn.remat(Block, policy=policy, prevent_cse=not r.scan)
         if r.scan:
             loop = nn.scan(
-                lambda layer, x, _: (layer(x), None),
+                lambda layer, x, said: (layer(x, *said), None),
+                in_axes=nn.broadcast,
                 variable_axes={"params": 0},
                 split_rngs={"params": True},
                 length=s.layers,
             )
-            x_BTD, _ = loop(block(s, r, name="layers"), x_BTD, None)
+            x_BTD, _ = loop(block(s, r, name="layers"), x_BTD, (mask, positions_BT))
         else:
             for i in range(s.layers):
-                x_BTD = block(s, r, name=f"layer_{i}")(x_BTD)
+                x_BTD = block(s, r, name=f"layer_{i}")(x_BTD, mask, positions_BT)
         x_BTD = NORM_MODULES[s.norm](s.width, name="final_norm")(x_BTD)
         return x_BTD, table.T if s.tied else Head(s, name="head")()
 
@@ -310,10 +300,16 @@ class Head(nn.Module):
 
 
 def hidden(
-    shape: Shape, params: Params, ids_BT: Array, dtype: str = "float32", resources: Resources = ONE_DEVICE
+    shape: Shape,
+    params: Params,
+    ids_BT: Array,
+    dtype: str = "float32",
+    resources: Resources = ONE_DEVICE,
+    mask: Mask = CAUSAL,
+    positions_BT: Array | None = None,
 ) -> tuple[Array, Array]:
-    """What `Transformer` returns, as a pure function of parameters and ids."""
-    return Transformer(shape, dtype, resources).apply({"params": params}, ids_BT)
+    """What `Transformer` returns, as a pure function of parameters, ids and what is said of them."""
+    return Transformer(shape, dtype, resources).apply({"params": params}, ids_BT, mask, positions_BT)
 
 
 def apply(

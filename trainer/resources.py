@@ -20,10 +20,13 @@ POLICIES: Mapping[str, tuple[str, ...]] = {
     "full": (),
 }
 
+# How attention is computed; what each can do is told in `trainer.attention`.
+KINDS = ("auto", "reference", "blockwise", "cudnn", "tpu")
+
 
 @dataclass(frozen=True)
 class Resources:
-    """The mesh data x fsdp x tensor, and four ways to trade time for memory; all off by default.
+    """The mesh data x fsdp x tensor, and ways to trade time for memory; all off by default.
 
     remat: what the backward pass recomputes of a block: all but what `POLICIES` says is kept, or for
         `custom` the tensors of `remat_saved`. `none` without a loop over layers on one device is plain
@@ -33,6 +36,7 @@ class Resources:
     micro_steps: parts into which the batch is cut, one after the other; their gradients are summed.
     sequence_parallel: between the products the residual stream is split over the tensor axis as well
         (Korthikanti et al. 2022, arXiv:2205.05198).
+    attention: which path computes it (`trainer.attention`); `auto` chooses by length, type and device.
     """
 
     data: int = 1
@@ -44,6 +48,7 @@ class Resources:
     loss_chunk: int | None = None
     micro_steps: int = 1
     sequence_parallel: bool = False
+    attention: Literal["auto", "reference", "blockwise", "cudnn", "tpu"] = "auto"
 
     def __post_init__(self) -> None:
         for name in ("data", "fsdp", "tensor", "micro_steps"):
@@ -56,6 +61,8 @@ class Resources:
         for name in ("scan", "sequence_parallel"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"field {name!r} must be true or false, not {getattr(self, name)!r}.")
+        if self.attention not in KINDS:
+            raise ValueError(f"field 'attention' must be one of {', '.join(KINDS)}, not {self.attention!r}.")
         if self.remat not in ("custom", *POLICIES):
             raise ValueError(f"field 'remat' must be none, minimal, custom or full, not {self.remat!r}.")
         if isinstance(self.remat_saved, str) or not all(name in SAVEABLE for name in self.remat_saved):

@@ -11,6 +11,7 @@ from jax import Array
 
 from scaling.shape import Shape
 from trainer.loss import token_losses
+from trainer.masks import Batch, as_batch, target_weights
 from trainer.model import Params, tree_of
 from trainer.resources import Resources
 from trainer.schedule import Schedule, learning_rate
@@ -50,6 +51,7 @@ class Static(NamedTuple):
     resources: Resources = Resources()
     scaled_decay: bool = False
     scaled_eps: bool = False
+    fields: tuple[str, ...] = ()  # of a batch beside its ids: some of `masks.FIELDS`
 
 
 def optimizer(static: Static, rates: Rates | None = None) -> optax.GradientTransformation:
@@ -67,41 +69,52 @@ def init_state(static: Static, params: Params) -> State:
     return State(jnp.zeros((), jnp.int32), params, optimizer(static).init(params))
 
 
-def gradients(static: Static, params: Params, ids: Array) -> tuple[Params, Array]:
+def gradients(static: Static, params: Params, batch: Batch | Array) -> tuple[Params, Array]:
     """Gradient of the descended loss on ids [B, T + 1], and the mean cross-entropy in nats per token.
 
-    Over micro-steps sums are added up and divided by all tokens of the batch once, so that every
-    token weighs the same wherever the batch is cut.
+    Over micro-steps sums are added up and divided by what all targets of the batch count together
+    once, so that every token weighs the same wherever the batch is cut.
     """
-    resources, tokens = static.resources, ids.shape[0] * (ids.shape[1] - 1)
+    resources, ids, weights = static.resources, as_batch(batch).ids, target_weights(batch)
+    tokens = ids.shape[0] * (ids.shape[1] - 1) if weights is None else counted(weights.sum())
 
-    def objective(params: Params, ids: Array) -> tuple[Array, Array]:
-        nats, norm = token_losses(static.shape, params, ids, static.dtype, resources)
-        loss = nats.sum() / tokens
-        return loss + static.z_loss * (jnp.square(norm).sum() / tokens), loss
+    def objective(params: Params, batch: Batch | Array) -> tuple[Array, Array]:
+        nats, norm = token_losses(static.shape, params, batch, static.dtype, resources)
+        share = target_weights(batch)
+
+        def mean(value_BT: Array) -> Array:
+            return (value_BT if share is None else value_BT * share).sum() / tokens
+
+        loss = mean(nats)
+        return loss + static.z_loss * mean(jnp.square(norm)), loss
 
     differentiate = jax.grad(objective, has_aux=True)
     parts = resources.micro_steps
     if parts == 1:
-        return differentiate(params, ids)
+        return differentiate(params, batch)
 
-    def add(total: tuple[Params, Array], part: Array) -> tuple[tuple[Params, Array], None]:
+    def add(total: tuple[Params, Array], part: Batch | Array) -> tuple[tuple[Params, Array], None]:
         return jax.tree.map(jnp.add, total, differentiate(params, part)), None
 
     # Every parts-th row: whatever rows a device holds, it has its share of each part.
-    blocks = ids.reshape(-1, parts, ids.shape[1]).swapaxes(0, 1)
+    blocks = jax.tree.map(lambda rows: rows.reshape(-1, parts, rows.shape[1]).swapaxes(0, 1), batch)
     nothing = jax.tree.map(jnp.zeros_like, params), jnp.zeros((), jnp.float32)
     return jax.lax.scan(add, nothing, blocks)[0]
 
 
-def train_step(static: Static, state: State, rates: Rates, ids: Array) -> tuple[State, Array]:
+def counted(weight: Array) -> Array:
+    """What a batch counts, or 1 where nothing of it does: then its loss and gradient are 0."""
+    return jnp.where(weight > 0, weight, 1.0)
+
+
+def train_step(static: Static, state: State, rates: Rates, batch: Batch | Array) -> tuple[State, Array]:
     """One AdamW update (Loshchilov & Hutter 2017, arXiv:1711.05101) on ids [B, T + 1].
 
     Returns the new state and [mean cross-entropy in nats per token, global gradient norm]. The loss
     that is descended adds z_loss x log^2 Z (PaLM, arXiv:2204.02311, section 5). Decay applies to
     matrices only, coupled with the scheduled rate.
     """
-    gradient, loss = gradients(static, state.params, ids)
+    gradient, loss = gradients(static, state.params, batch)
     update, opt = optimizer(static, rates).update(gradient, state.opt)
     lr = learning_rate(rates.schedule, state.step)
 
@@ -115,7 +128,9 @@ def train_step(static: Static, state: State, rates: Rates, ids: Array) -> tuple[
     return State(state.step + 1, params, opt), jnp.stack([loss, optax.tree.norm(gradient)])
 
 
-def train_chunk(static: Static, state: State, rates: Rates, ids: Array, count: Array) -> tuple[State, Array]:
+def train_chunk(
+    static: Static, state: State, rates: Rates, batch: Batch | Array, count: Array
+) -> tuple[State, Array]:
     """`count` steps on ids [chunk, B, T + 1] inside one call; metrics [chunk, 2], zero past `count`.
 
     The trip count is an argument: the last, shorter chunk runs the same program, so where a run is
@@ -124,18 +139,29 @@ def train_chunk(static: Static, state: State, rates: Rates, ids: Array, count: A
 
     def body(i: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
         state, metrics = carry
-        state, row = train_step(static, state, rates, ids[i].astype(jnp.int32))
+        state, row = train_step(static, state, rates, picked(batch, i))
         return state, metrics.at[i].set(row)
 
     metrics = jnp.zeros((static.chunk_steps, 2), jnp.float32)
     return jax.lax.fori_loop(0, count, body, (state, metrics))
 
 
-def eval_chunk(static: Static, params: Params, ids: Array) -> Array:
-    """Summed cross-entropy in nats of each window: ids [M, B, T + 1] to [M, B]."""
-    return jax.lax.map(
-        lambda block: token_losses(
-            static.shape, params, block.astype(jnp.int32), static.dtype, static.resources
-        )[0].sum(-1),
-        ids,
-    )
+def picked(batch: Batch | Array, i: Array) -> Batch | Array:
+    """Number `i` of a stack of batches, its ids as int32."""
+    if not isinstance(batch, Batch):
+        return batch[i].astype(jnp.int32)
+    one = jax.tree.map(lambda field: field[i], batch)
+    return one._replace(ids=one.ids.astype(jnp.int32))
+
+
+def eval_chunk(static: Static, params: Params, batch: Batch | Array) -> Array:
+    """Summed cross-entropy in nats of each window's targets, as they count: ids [M, B, T + 1] to [M, B]."""
+
+    def one(block: Batch | Array) -> Array:
+        ids = as_batch(block).ids.astype(jnp.int32)
+        block = block._replace(ids=ids) if isinstance(block, Batch) else ids
+        nats, _ = token_losses(static.shape, params, block, static.dtype, static.resources)
+        weights = target_weights(block)
+        return (nats if weights is None else nats * weights).sum(-1)
+
+    return jax.lax.map(one, batch)
