@@ -51,10 +51,20 @@ def window_starts(seed: int, first: int, count: int, tokens: int, seq: int) -> n
     return permute(index, size, key) * seq + (key % slack).astype(np.int64)
 
 
-def train_ids(stream: np.ndarray, seed: int, step: int, steps: int, batch: int, seq: int) -> np.ndarray:
-    """Ids [steps, batch, seq + 1] of training steps step .. step + steps - 1."""
+def train_ids(
+    stream: np.ndarray,
+    seed: int,
+    step: int,
+    steps: int,
+    batch: int,
+    seq: int,
+    rows: np.ndarray | None = None,
+) -> np.ndarray:
+    """Ids [steps, batch, seq + 1] of steps step .. step + steps - 1; of some `rows` alone if given."""
     starts = window_starts(seed, step * batch, steps * batch, len(stream), seq)
-    return stream[starts[:, None] + np.arange(seq + 1)].reshape(steps, batch, seq + 1)
+    if rows is not None:
+        starts = starts.reshape(steps, batch)[:, rows].reshape(-1)
+    return stream[starts[:, None] + np.arange(seq + 1)].reshape(steps, -1, seq + 1)
 
 
 def eval_starts(tokens: int, windows: int, seq: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 
 from scaling.errors import ScalingError
 from scaling.files import read_json, sha256_json, write_json
+from trainer.processes import is_first, together
 
 KEEP = 2
 
@@ -39,9 +40,13 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         target = self.folder / str(step)
-        shutil.rmtree(target, ignore_errors=True)
+        if is_first():
+            shutil.rmtree(target, ignore_errors=True)
+        together("place for a checkpoint")
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(target / "state", state)
+        if not is_first():
+            return
         record = {**host, "state_crc32": checksum(state)}
         write_json(target / "host.json", {**record, "record_sha256": sha256_json(record)})
         if self.keep is None:
@@ -80,11 +85,14 @@ class Checkpoints:
     def set_aside(self, step: int) -> Path:
         """Take a checkpoint out of the row without deleting it; `clear` does that when the run ends."""
         place = self.folder / f"{step}.set-aside"
+        if not is_first():
+            return place
         shutil.rmtree(place, ignore_errors=True)
         return (self.folder / str(step)).rename(place)
 
     def clear(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if is_first():
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def checksum(state: Any) -> int | None:

@@ -10,7 +10,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from scaling.errors import ScalingError
 from scaling.shape import Shape
+from trainer import processes
 from trainer.axes import MESH, spec
+from trainer.feed import spread_tree
 from trainer.model import Params, tree_of
 from trainer.step import State
 
@@ -21,9 +23,24 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[A
     if wanted != present:
         raise ScalingError(
             f"mesh of data={data} x fsdp={fsdp} x tensor={tensor} needs {wanted} devices, "
-            f"{present} are present."
+            f"{present} are present{_whose(wanted)}."
         )
     return jax.make_mesh((data, fsdp, tensor), MESH, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def _whose(wanted: int) -> str:
+    """How the devices present come together, where several processes bring them."""
+    if (count := processes.number()) == 1:
+        return ""
+    each = [sum(d.process_index == i for d in jax.devices()) for i in range(count)]
+    seen = f"{each[0]} in each" if len(set(each)) == 1 else f"{min(each)} to {max(each)}"
+    hint = ""
+    if wanted > sum(each) and wanted % count == 0:
+        hint = (
+            f"; {wanted // count} a process would do: under Slurm give each task all GPUs of its node (--gres, "
+            "not --gpus-per-task) or start one task a GPU"
+        )
+    return f" ({seen} of {count} processes{hint})"
 
 
 def param_shardings(shape: Shape, mesh: Mesh, scan: bool = False) -> Params:
@@ -44,7 +61,8 @@ def state_shardings(state: State, shape: Shape, mesh: Mesh) -> State:
 
 def shard_state(state: State, shape: Shape, mesh: Mesh) -> State:
     """The state placed on the mesh."""
-    return jax.device_put(state, state_shardings(state, shape, mesh))
+    shardings = state_shardings(state, shape, mesh)
+    return jax.device_put(state, shardings) if processes.number() == 1 else spread_tree(state, shardings)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

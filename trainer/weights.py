@@ -23,6 +23,7 @@ from scaling.shape import Shape
 from trainer.config import RunConfig
 from trainer.model import ROPE_THETA, Params, per_layer, tree_of
 from trainer.norms import NORM_EPS
+from trainer.processes import is_first
 from trainer.tensorfile import Tensor, read_tensors, write_tensors
 from trainer.tokenizers import Tokenizer, load_tokenizer, save_tokenizer
 from trainer.tokens import TokenFolder
@@ -65,6 +66,8 @@ class Model:
 
 def keep_model(folder: Path, config: RunConfig, data: TokenFolder, params: Params) -> None:
     """Write the final parameters of a run to `folder`/model."""
+    if not is_first():
+        return
     origin = {
         "name": config.name,
         "config_sha256": config.sha256,
