@@ -18,7 +18,9 @@ from trainer.batches import train_ids
 from trainer.checkpoint import Checkpoints
 from trainer.config import RunConfig, read_config
 from trainer.evaluate import evaluate
+from trainer.feed import fetched
 from trainer.model import per_layer, stacked
+from trainer.processes import agree, is_first
 from trainer.programs import Programs, compiled, fresh_state, placed
 from trainer.record import finished, result_record
 from trainer.resume import kept, newest
@@ -90,7 +92,8 @@ def training(
                 f"{config.data} has {len(data.tokens(split))} tokens, less than one sequence and its target."
             )
     result = yield from _train(folder, config, data, on_report or (lambda _: None), programs_of)
-    write_json(folder / "result.json", result)
+    if is_first():
+        write_json(folder / "result.json", result)
     Checkpoints(folder / "checkpoint").clear()
     return result
 
@@ -123,7 +126,7 @@ def _train(
     while step < config.steps:
         stop = min(s for s in (*eval_steps, *config.keep_steps, config.steps) if s > step)
         count = min(config.chunk_steps, stop - step)
-        ids = train_ids(stream, config.seed, step, count, config.batch, config.seq)
+        ids = train_ids(stream, config.seed, step, count, config.batch, config.seq, programs.rows)
         if count < config.chunk_steps:
             ids = np.concatenate([ids, np.repeat(ids[:1], config.chunk_steps - count, axis=0)])
         state, metrics = yield programs.train, (state, rates, ids, np.int32(count))
@@ -159,7 +162,7 @@ def _train(
             kept(folder).save(step, per_layer(state), {**host, "time_s": spent + now - begin})
         if trunk.wants(step):
             trunk.leave(step, per_layer(state), {**host, "time_s": spent + now - begin})
-        if now - saved_at > config.checkpoint_seconds and step < config.steps:
+        if agree(now - saved_at > config.checkpoint_seconds) and step < config.steps:
             checkpoints.save(step, per_layer(state), {**host, "time_s": spent + now - begin})
             saved_at = time.perf_counter()
     evaluation = None
@@ -168,7 +171,7 @@ def _train(
         if not math.isfinite(evaluation.loss):
             status = "diverged"
         elif config.keep_model:
-            keep_model(folder, config, data, state.params)
+            keep_model(folder, config, data, fetched(state.params))
     elapsed = spent + time.perf_counter() - begin
     return result_record(config, data, status, host, evaluation, step, elapsed, compile_s)
 

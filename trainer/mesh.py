@@ -37,8 +37,8 @@ def _whose(wanted: int) -> str:
     hint = ""
     if wanted > sum(each) and wanted % count == 0:
         hint = (
-            f"; {wanted // count} a process would do: under Slurm give each task all GPUs of its node (--gres, "
-            "not --gpus-per-task) or start one task a GPU"
+            f"; {wanted // count} in each would do: under Slurm give each task all GPUs of its node (--gres, "
+            "not --gpus-per-task), or start one task a GPU"
         )
     return f" ({seen} of {count} processes{hint})"
 

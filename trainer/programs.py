@@ -12,8 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from trainer import processes
 from trainer.axes import spec
 from trainer.evaluate import BLOCKS_PER_CALL, WINDOWS_PER_BLOCK
+from trainer.feed import fed, own_rows
+from trainer.masks import FIELDS, Batch
 from trainer.mesh import make_mesh, shard_state, state_shardings
 from trainer.model import abstract_params, init_params
 from trainer.schedule import Schedule
@@ -21,25 +24,31 @@ from trainer.step import Rates, State, Static, eval_chunk, init_state, train_chu
 
 
 class Programs(NamedTuple):
-    """The two executables of a shape: any horizon, seed and rate runs through them."""
+    """The two executables of a shape: any horizon, seed and rate runs through them.
+
+    `rows` are the rows of each batch that this process has to make, None for all.
+    """
 
     train: Callable
     evaluate: Callable
+    rows: np.ndarray | None = None
 
 
 @lru_cache(maxsize=16)
 def compiled(static: Static, ids_dtype: str) -> Programs:
     """Compile (or load from the on-disk cache) the programs of `static`, once per process."""
     mesh = mesh_of(static)
-    return Programs(
-        lower_train(static, ids_dtype, mesh).compile(), lower_evaluate(static, ids_dtype, mesh).compile()
-    )
+    ids, held = train_ids_of(static, ids_dtype, mesh), held_ids_of(static, ids_dtype, mesh)
+    rows = own_rows(ids)
+    train = lower_train(static, ids_dtype, mesh).compile()
+    score = lower_evaluate(static, ids_dtype, mesh).compile()
+    return Programs(fed(train, 2, ids, rows), fed(score, 1, held), rows)
 
 
 def mesh_of(static: Static) -> Mesh | None:
     """The mesh that the run's resources ask for; none on one device."""
     r = static.resources
-    return make_mesh(r.data, r.fsdp, r.tensor) if r.devices > 1 else None
+    return make_mesh(r.data, r.fsdp, r.tensor) if r.devices > 1 or processes.number() > 1 else None
 
 
 def lower_train(static: Static, ids_dtype: str, mesh: Mesh | None = None) -> jax.stages.Lowered:
@@ -49,7 +58,7 @@ def lower_train(static: Static, ids_dtype: str, mesh: Mesh | None = None) -> jax
     each = jax.tree.map(lambda _: scalar, state.params)
     further = [each if there else None for there in (static.scaled_decay, static.scaled_eps)]
     rates = Rates(Schedule(*[scalar] * 5), each, scalar, *further)
-    ids = _ids((static.chunk_steps, static.batch, static.seq + 1), ids_dtype, mesh)
+    ids = train_ids_of(static, ids_dtype, mesh)
     count = jax.ShapeDtypeStruct((), jnp.int32)
     placed: dict[str, Any] = {}
     if mesh is not None:  # the next call takes this one's state: it must come out as it went in
@@ -61,10 +70,30 @@ def lower_train(static: Static, ids_dtype: str, mesh: Mesh | None = None) -> jax
 
 
 def lower_evaluate(static: Static, ids_dtype: str, mesh: Mesh | None = None) -> jax.stages.Lowered:
-    held = _ids((BLOCKS_PER_CALL, WINDOWS_PER_BLOCK, static.seq + 1), ids_dtype, mesh)
+    held = held_ids_of(static, ids_dtype, mesh)
     params = abstract_state(static, mesh).params
+    # Whole on every device, so that any process can read all sums.
+    placed = {} if mesh is None else {"out_shardings": NamedSharding(mesh, PartitionSpec())}
     with jax.set_mesh(mesh) if mesh is not None else nullcontext():
-        return jax.jit(eval_chunk, static_argnums=0).lower(static, params, held)
+        return jax.jit(eval_chunk, static_argnums=0, **placed).lower(static, params, held)
+
+
+def train_ids_of(static: Static, dtype: str, mesh: Mesh | None = None) -> Any:
+    return _batch(static, (static.chunk_steps, static.batch, static.seq + 1), dtype, mesh)
+
+
+def held_ids_of(static: Static, dtype: str, mesh: Mesh | None = None) -> Any:
+    return _batch(static, (BLOCKS_PER_CALL, WINDOWS_PER_BLOCK, static.seq + 1), dtype, mesh)
+
+
+def _batch(
+    static: Static, size: tuple[int, int, int], dtype: str, mesh: Mesh | None
+) -> Batch | jax.ShapeDtypeStruct:
+    """Ids alone, or with what else `static.fields` says of each token."""
+    ids = _ids(size, dtype, mesh)
+    if not static.fields:
+        return ids
+    return Batch(ids, **{name: _ids(size, FIELDS[name], mesh) for name in static.fields})
 
 
 def _ids(size: tuple[int, int, int], dtype: str, mesh: Mesh | None) -> jax.ShapeDtypeStruct:
