@@ -26,12 +26,14 @@ from trainer.step import Rates, State, Static, eval_chunk, init_state, train_chu
 class Programs(NamedTuple):
     """The two executables of a shape: any horizon, seed and rate runs through them.
 
-    `rows` are the rows of each batch that this process has to make, None for all.
+    `rows` are the rows of each batch that this process has to make, None for all; `packed` is how many
+    runs share the calls (`trainer.many`).
     """
 
     train: Callable
     evaluate: Callable
     rows: np.ndarray | None = None
+    packed: int = 1
 
 
 @lru_cache(maxsize=16)
