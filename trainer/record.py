@@ -83,6 +83,7 @@ def result_record(
         "time_s": elapsed,
         "compile_s": compile_s,
         "tokens_per_s": tokens / max(elapsed, 1e-9),
+        "packed": host.get("packed", 1),  # runs that shared the device, and so this one's time
         **begun_at(config, host),
         "curve": thin(host["curve"]),
         "config_sha256": config.sha256,
