@@ -121,6 +121,7 @@ def _train(
     journal.truncate(metrics_path, step)
     saved_at = time.perf_counter()
     spent = host["time_s"]
+    host["packed"] = max(host.get("packed", 1), programs.packed)
     eval_steps = _evaluation_steps(config)
     status = "done"
     while step < config.steps:
