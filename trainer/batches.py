@@ -43,10 +43,14 @@ def window_starts(seed: int, first: int, count: int, tokens: int, seq: int) -> n
     The stream is cut into windows of `seq` inputs and one target more; each epoch visits every
     window once, in an order of its own and at a cut of its own.
     """
+    return starts_of(seed, np.arange(first, first + count, dtype=np.uint64), tokens, seq)
+
+
+def starts_of(seed: int, numbers: np.ndarray, tokens: int, seq: int) -> np.ndarray:
+    """`window_starts` of any window numbers (uint64)."""
     size = (tokens - 1) // seq
-    number = np.arange(first, first + count, dtype=np.uint64)
-    epoch, index = number // np.uint64(size), number % np.uint64(size)
-    key = _mix(epoch, np.full(count, seed, np.uint64), 17)
+    epoch, index = numbers // np.uint64(size), numbers % np.uint64(size)
+    key = _mix(epoch, np.full(len(numbers), seed, np.uint64), 17)
     slack = np.uint64((tokens - 1) - size * seq + 1)
     return permute(index, size, key) * seq + (key % slack).astype(np.int64)
 

@@ -110,7 +110,7 @@ def visible(query_T: Array, key_S: Array, from_T: Mask, to_S: Mask) -> Array:
 
     `query_T` and `key_S` are their places in the row, `from_T` and `to_S` the row's mask at these places.
     """
-    seen = (key_S <= query_T[:, None])[None]
+    seen = (key_S[None, :] <= query_T[:, None])[None]
     if from_T.prefix is not None and to_S.prefix is not None:
         seen = seen | (from_T.prefix[:, :, None] & to_S.prefix[:, None, :])
     if from_T.segments is not None and to_S.segments is not None:

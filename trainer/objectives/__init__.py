@@ -1,0 +1,1 @@
+"""Training batches of every objective (scaling.objective), as pure functions of (seed, batch number)."""
