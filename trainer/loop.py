@@ -27,6 +27,7 @@ from trainer.resume import kept, newest
 from trainer.step import Static
 from trainer.tokens import SPLITS, TokenFolder
 from trainer.trunk import Trunk
+from trainer.watch import numbers
 from trainer.weights import keep_model
 
 # Times ln(vocab), the loss of a model that knows nothing (and of the first step): a mean training loss
@@ -127,6 +128,7 @@ def _train(
     while step < config.steps:
         stop = min(s for s in (*eval_steps, *config.keep_steps, config.steps) if s > step)
         count = min(config.chunk_steps, stop - step)
+        began = time.perf_counter()
         ids = train_ids(stream, config.seed, step, count, config.batch, config.seq, programs.rows)
         if count < config.chunk_steps:
             ids = np.concatenate([ids, np.repeat(ids[:1], config.chunk_steps - count, axis=0)])
@@ -150,6 +152,7 @@ def _train(
         elif line["loss"] > EXPLODED * math.log(config.shape.vocab):
             status = "diverged"
             host["diverged_at_step"] = step - count + int(np.argmax(rows[:, 0]))
+        line |= numbers(config, data, step, count, line["loss"], now - began)
         journal.append(metrics_path, line)
         host["curve"].append([line["tokens"], line["loss"], count])
         report({**line, "total_steps": config.steps, "total_tokens": config.tokens})
