@@ -5,6 +5,7 @@ DIR/cells/<id>/config.json      every number of one run, resolved
                status.json      what the engine did with it (for people; never decides)
                result.json      the run's own record: its presence alone means finished
                metrics.jsonl, checkpoint/, log.txt
+DIR/trunks/                     what cells share while they run (see `sweeps.trunks`)
 DIR/runs.csv                    the run table
 DIR/index.json                  what the results say, remembered (see `sweeps.index`)
 
@@ -37,6 +38,7 @@ from sweeps import index
 from sweeps.design import Cell, Design
 from sweeps.guards import flags
 from sweeps.locks import is_held
+from sweeps.trunks import columns_of, trunk_path, write_trunks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +54,7 @@ COLUMNS = (
     "flops", "flops_6nd", "flops_model_causal", "flops_model_full", "flops_hardware",
     "unique_tokens", "seed", "status", "flags", "time_s", "tokens_per_s", "recipe_sha256", "data_sha256",
 )  # fmt: skip
+TRUNK_COLUMNS = ("trunk", "flops_spent", "time_spent_s")  # see sweeps.trunks; only in tables that have trunks
 
 SWEEP_FIELDS: dict[str, Kinds] = {
     **dict.fromkeys(("design", "recipe", "data", "design.family", "design.rule"), dict),
@@ -103,6 +106,8 @@ class Sweep:
         config = self.recipe.run_config(
             cell.shape, cell.tokens, cell.seed, str(self.data_folder), self.data.sha256, cell.id
         )
+        if self.recipe.shares_trunks:
+            config["trunk"] = trunk_path(cell)
         if config["steps"] != cell.steps:
             raise ScalingError(
                 f"{self.folder}: cell {cell.id} was designed for {cell.steps} steps, the recipe makes "
@@ -146,6 +151,8 @@ def create(folder: str | Path, design: Design, recipe: Recipe, data: DataRef) ->
             "data": asdict(data),
         },
     )
+    if recipe.shares_trunks:
+        write_trunks(sweep, (state.id for state in cell_states(sweep) if state.state in FINISHED))
     return sweep
 
 
@@ -221,7 +228,10 @@ def cell_states(sweep: Sweep) -> list[CellState]:
 
 
 def to_frame(folder: str | Path | Sweep) -> pd.DataFrame:
-    """The run table: one row per finished cell, in the order of the design (columns: `COLUMNS`)."""
+    """The run table: one row per finished cell, in the order of the design.
+
+    Columns: `COLUMNS`, and `TRUNK_COLUMNS` where cells have trunks.
+    """
     import pandas as pd
 
     sweep = folder if isinstance(folder, Sweep) else open_sweep(folder)
@@ -230,7 +240,8 @@ def to_frame(folder: str | Path | Sweep) -> pd.DataFrame:
         result = result_of(sweep.cell_folder(cell))
         if result is not None:
             rows.append(row(result, cell.id, cell.budget))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    columns = [*COLUMNS, *(TRUNK_COLUMNS if any("trunk" in values for values in rows) else ())]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def row(result: Mapping[str, Any], name: str, budget: float) -> dict[str, Any]:
@@ -246,7 +257,7 @@ def row(result: Mapping[str, Any], name: str, budget: float) -> dict[str, Any]:
         "flops": flops["model_causal"],
         "flags": ";".join(flags(result)),
     }
-    return {column: values[column] for column in COLUMNS}
+    return {**{column: values[column] for column in COLUMNS}, **columns_of(result)}
 
 
 def write_runs(sweep: Sweep) -> Path:

@@ -23,6 +23,7 @@ from sweeps.optimal import informed_design
 from sweeps.same_run import refuse_others
 from sweeps.store import Sweep
 from sweeps.timing import COMPILE_S, training_seconds, wall_seconds
+from sweeps.trunks import saving, spent_on, trunk_recipe
 from sweeps.worker import DEFAULT_RUNNER
 
 MANY_RUNS = 24  # of a sweep given by its FLOPs alone: more of them would be small ones
@@ -34,7 +35,8 @@ class Settings:
 
     With `target` and `runs` or `flops` the cells are chosen for what they tell of the plan at `target`
     FLOPs (sweeps.optimal): at most `runs` of them, none dearer than `top`, `flops` in all. Otherwise every
-    budget gets `sizes` sizes (sweeps.design.isoflop_design).
+    budget gets `sizes` sizes (sweeps.design.isoflop_design). With `trunks` the recipe becomes one under which
+    cells of one shape and seed share their trunk (sweeps.trunks).
     """
 
     data: str = "builtin:stdlib"
@@ -52,6 +54,7 @@ class Settings:
     runs: int | None = None
     flops: float | None = None
     top: float | None = None
+    trunks: bool = False
 
 
 def prepare(folder: str | Path, settings: Settings) -> Sweep:
@@ -65,7 +68,10 @@ def prepare(folder: str | Path, settings: Settings) -> Sweep:
     folder.mkdir(parents=True, exist_ok=True)
     data = prepare_data(folder, settings.data, settings.tokenizer)
     family = from_mapping(ShapeFamily, {**settings.family, "vocab": data.vocab}, "family")
-    return Sweep(folder, _design(settings, family, data.train_tokens), settings.recipe, data)
+    design, recipe = _design(settings, family, data.train_tokens), settings.recipe
+    if settings.trunks:
+        recipe = trunk_recipe(recipe, min(cell.steps for cell in design.cells))
+    return Sweep(folder, design, recipe, data)
 
 
 def _design(settings: Settings, family: ShapeFamily, train_tokens: int) -> Design:
@@ -124,6 +130,8 @@ def preview(sweep: Sweep, workers: int | None = None, engine: Engine | None = No
         for cell in design.cells
     ]
     open_cells = [cell for cell, row in zip(design.cells, cells, strict=True) if row["status"] != "done"]
+    saved = saving(sweep)
+    less = 1.0 if saved is None else saved.seconds / saved.seconds_alone
     return {
         "folder": str(sweep.folder),
         "data": asdict(sweep.data),
@@ -131,9 +139,10 @@ def preview(sweep: Sweep, workers: int | None = None, engine: Engine | None = No
         "flops": design.flops,
         "workers": places,
         "time_s": wall_seconds(
-            ((c.shape, seconds_of(c, design)) for c in open_cells), places or max(1, len(open_cells))
+            ((c.shape, less * seconds_of(c, design)) for c in open_cells), places or max(1, len(open_cells))
         ),
         "notes": list(design.notes),
+        **({} if saved is None else {"trunks": saved.to_dict()}),
     }
 
 
@@ -178,6 +187,7 @@ def run(
             break
         sweep = store.create(sweep.folder, wider, sweep.recipe, sweep.data)
     states = store.cell_states(sweep)
+    spent = spent_on(store.to_frame(sweep)) if sweep.recipe.shares_trunks else None
     return {
         "folder": str(sweep.folder),
         "cells": len(states),
@@ -190,6 +200,7 @@ def run(
         "time_s": time.monotonic() - began,
         "runs": str(sweep.folder / "runs.csv"),
         "notes": list(sweep.design.notes),
+        **({} if spent is None else {"trunks": spent.to_dict()}),
     }
 
 

@@ -3,7 +3,7 @@
     python -m sweeps.worker [--core N] [--parent PID] [--runner module:function]
 
 stdin takes one JSON object per line, {"cell": FOLDER}; stdout gives events, one JSON object per
-line: ready, start, report, busy (another process has the cell), done, failed. Whatever the run
+line: ready, start, report, busy (another process has the cell, or its trunk), done, failed. Whatever the run
 itself prints goes to FOLDER/log.txt. One process serves many cells, so that imports and compiled
 programs are paid for once.
 
@@ -79,12 +79,12 @@ def die_with(parent: int) -> None:
 
 def serve(folder: Path, runner: str, emit: Emit) -> None:
     """Run one cell, with its output in its own log, and emit how it went."""
-    from sweeps.locks import FolderLock
+    from sweeps.trunks import Claim
 
     cell = str(folder)
-    lock = FolderLock(folder)
-    if not lock.acquire():
-        emit({"event": "busy", "cell": cell})
+    claim = Claim(folder)
+    if not claim.acquire():
+        emit({"event": "busy", "cell": cell, "trunk": claim.trunk_is_busy})
         return
     emit({"event": "start", "cell": cell})
     kept = os.dup(1), os.dup(2)
@@ -105,7 +105,7 @@ def serve(folder: Path, runner: str, emit: Emit) -> None:
         os.dup2(kept[1], 2)
         os.close(kept[0])
         os.close(kept[1])
-        lock.release()
+        claim.release()
     emit(event)
 
 
@@ -116,10 +116,14 @@ def run_here(
     on_report: Callable[[dict[str, Any]], None] | None = None,
     wait_s: float = 0.0,
 ) -> dict[str, Any]:
-    """Run one cell in this process; refuses when another process has it for longer than `wait_s`."""
+    """Run one cell in this process; refuses when another process has it for longer than `wait_s`.
+
+    A trunk that another process is training is waited for as long as it takes: training it here would
+    take no less.
+    """
     from scaling.errors import ScalingError, UsageError
     from sweeps.engines.slots import Slot, worker_environment
-    from sweeps.locks import FolderLock
+    from sweeps.trunks import Claim
 
     if core is not None:
         try:
@@ -127,16 +131,17 @@ def run_here(
         except (OSError, ValueError, OverflowError):
             raise UsageError(f"--core {core}: this process may not run on such a core.") from None
     os.environ.update(worker_environment(Slot("here", core)))
-    lock = FolderLock(folder)
+    claim = Claim(folder)
     end = time.monotonic() + wait_s
-    while not lock.acquire():
-        if time.monotonic() >= end:
+    while not claim.acquire():
+        left = end - time.monotonic()
+        if left <= 0 and not claim.trunk_is_busy:
             raise ScalingError(f"{folder}: another process is running this cell.")
-        time.sleep(min(1.0, max(0.0, end - time.monotonic())))
+        time.sleep(1.0 if claim.trunk_is_busy else min(1.0, left))
     try:
         return load_runner(runner)(folder, on_report=on_report)
     finally:
-        lock.release()
+        claim.release()
 
 
 def load_runner(name: str) -> Callable[..., dict[str, Any]]:

@@ -44,6 +44,12 @@ def command(
     runs: Annotated[
         int | None, typer.Option(help="At most that many runs, none above --budgets, chosen for --target.")
     ] = None,
+    design: Annotated[
+        str | None,
+        typer.Option(
+            help="trunk: runs of one shape share all but their decay. grid (the default): each run alone."
+        ),
+    ] = None,
     noise: Annotated[
         float,
         typer.Option(help="Log loss between seeds, for the simulations of --dry-run --target.", min=1e-6),
@@ -78,9 +84,10 @@ def command(
 
     Every budget trains several sizes of one family of shapes, so that its loss has a minimum in
     between. With --target and --budget (or --runs) the runs are chosen instead for what they tell of the
-    plan: fewer, and far from the optima. --dry-run --target simulates what the design would tell. The same
-    command on the same folder skips what is done; without options it goes on with what the folder holds.
-    Results land in FOLDER/runs.csv.
+    plan: fewer, and far from the optima. With --design trunk the rate stays constant until a run's decay,
+    and what runs of one shape have in common is trained once. --dry-run --target simulates what the
+    design would tell. The same command on the same folder skips what is done; without options it goes on
+    with what the folder holds. Results land in FOLDER/runs.csv.
 
     Example: scaling sweep DIR --budget 1e13 --target 1e14 --dry-run
     """
@@ -106,6 +113,8 @@ def command(
     goal = None if target is None else parse_flops(target, "--target")
     if runs is not None or budget is not None:
         asked["target"] = goal
+    if design is not None:
+        asked["trunks"] = with_trunks(design)
     sweep = requested(folder, {name: value for name, value in asked.items() if value is not None}, recipe)
     plan = preview(sweep, workers, chosen)
     if dry_run:
@@ -118,6 +127,14 @@ def command(
     emit(done, as_json, lambda: show_done(done))
 
 
+def with_trunks(design: str) -> bool:
+    from scaling.errors import UsageError
+
+    if design not in ("grid", "trunk"):
+        raise UsageError(f"--design {design}: known are grid and trunk.")
+    return design == "trunk"
+
+
 def headline(plan: dict[str, Any]) -> str:
     from scaling.quantities import format_duration, format_flops
 
@@ -125,9 +142,10 @@ def headline(plan: dict[str, Any]) -> str:
     if not left:
         return f"{len(plan['cells'])} runs, all of them finished"
     places = plan["workers"]
+    flops = plan["trunks"]["flops"] if "trunks" in plan else plan["flops"]
     where = "all at a time" if places is None else f"on {places} worker{'s'[: places != 1]}"
     return (
-        f"{len(plan['cells'])} runs ({left} to do), {format_flops(plan['flops'])} FLOPs in all, "
+        f"{len(plan['cells'])} runs ({left} to do), {format_flops(flops)} FLOPs in all, "
         f"about {format_duration(plan['time_s'])} {where}"
     )
 
@@ -159,8 +177,24 @@ def show_preview(plan: dict[str, Any]) -> None:
         f"data: {data['source']}, {format_count(data['train_tokens'])} training tokens; no run repeats any."
     )
     print(f"{headline(plan)} (time: a stated guess for one core; it corrects itself while runs finish).")
+    if "trunks" in plan:
+        print(trunks_line(plan["trunks"]))
     if "preflight" in plan:
         show_preflight(plan["preflight"])
+
+
+def trunks_line(saved: dict[str, Any]) -> str:
+    """What trunks save, or have saved."""
+    from scaling.quantities import format_bytes, format_duration, format_flops
+
+    size = saved["checkpoint_bytes"]
+    time, alone = format_duration(saved["seconds"]), format_duration(saved["seconds_alone"])
+    return (
+        f"{saved['trunks']} trunks carry the {saved['branches']} runs: {format_flops(saved['flops'])} FLOPs "
+        f"instead of {format_flops(saved['flops_alone'])} alone ({saved['saved']:.0%} less), "
+        f"{time} instead of {alone} of one worker"
+        + (f"; states of at most {format_bytes(size)} on disk meanwhile." if size else ".")
+    )
 
 
 def show_preflight(found: dict[str, Any]) -> None:
@@ -198,6 +232,8 @@ def show_done(done: dict[str, Any]) -> None:
 
     for note in done["notes"]:
         print(f"note: {note}")
+    if "trunks" in done:
+        print(trunks_line(done["trunks"]))
     if done["diverged"]:
         print(f"diverged: {', '.join(done['diverged'])}")
     if done["waiting"]:

@@ -185,7 +185,7 @@ class _Engine:
         elif task is None:
             return
         elif kind == "busy":
-            if task.name not in self.not_before:
+            if task.name not in self.not_before and not (event or {}).get("trunk"):
                 self.progress.note(f"{task.name}: another process is at it; waiting for its result.")
             self.not_before[task.name] = time.monotonic() + BUSY_RETRY_S
             worker.task = None
