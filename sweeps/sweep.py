@@ -23,7 +23,7 @@ from sweeps.optimal import informed_design
 from sweeps.same_run import refuse_others
 from sweeps.store import Sweep
 from sweeps.timing import COMPILE_S, training_seconds, wall_seconds
-from sweeps.trunks import saving, spent_on, trunk_recipe
+from sweeps.trunks import own_shares, saving, spent_on, trunk_recipe
 from sweeps.worker import DEFAULT_RUNNER
 
 MANY_RUNS = 24  # of a sweep given by its FLOPs alone: more of them would be small ones
@@ -67,7 +67,7 @@ def prepare(folder: str | Path, settings: Settings) -> Sweep:
         raise ScalingError(f"{folder}: is a file; a sweep needs a folder.")
     folder.mkdir(parents=True, exist_ok=True)
     data = prepare_data(folder, settings.data, settings.tokenizer)
-    family = from_mapping(ShapeFamily, {**settings.family, "vocab": data.vocab}, "family")
+    family = from_mapping(ShapeFamily, {**settings.family, "vocab": data.vocab + settings.recipe.symbols}, "family")
     design, recipe = _design(settings, family, data.train_tokens), settings.recipe
     if settings.trunks:
         recipe = trunk_recipe(recipe, min(cell.steps for cell in design.cells))
@@ -130,8 +130,7 @@ def preview(sweep: Sweep, workers: int | None = None, engine: Engine | None = No
         for cell in design.cells
     ]
     open_cells = [cell for cell, row in zip(design.cells, cells, strict=True) if row["status"] != "done"]
-    saved = saving(sweep)
-    less = 1.0 if saved is None else saved.seconds / saved.seconds_alone
+    saved, shares = saving(sweep), own_shares(sweep)
     return {
         "folder": str(sweep.folder),
         "data": asdict(sweep.data),
@@ -139,7 +138,8 @@ def preview(sweep: Sweep, workers: int | None = None, engine: Engine | None = No
         "flops": design.flops,
         "workers": places,
         "time_s": wall_seconds(
-            ((c.shape, less * seconds_of(c, design)) for c in open_cells), places or max(1, len(open_cells))
+            ((c.shape, shares[c.id] * seconds_of(c, design)) for c in open_cells),
+            places or max(1, len(open_cells)),
         ),
         "notes": list(design.notes),
         **({} if saved is None else {"trunks": saved.to_dict()}),
@@ -214,11 +214,12 @@ def open_tasks(sweep: Sweep, cells: Sequence[Cell] | None = None) -> list[Task]:
     cells = sweep.design.cells if cells is None else cells
     finished = {state.id for state in store.cell_states(sweep) if state.state in store.FINISHED}
     left = [cell for cell in cells if cell.id not in finished]
+    shares = own_shares(sweep)
     tasks, compiled = [], set()
     for cell in sorted(left, key=lambda cell: -seconds_of(cell, sweep.design)):
         compiling = 0.0 if cell.shape in compiled else COMPILE_S
         compiled.add(cell.shape)
-        seconds = seconds_of(cell, sweep.design) + compiling
+        seconds = shares[cell.id] * seconds_of(cell, sweep.design) + compiling
         tasks.append(Task(cell.id, sweep.cell_folder(cell), f"d{cell.shape.width}", seconds))
     return tasks
 

@@ -109,16 +109,24 @@ def write_trunks(sweep: Sweep, finished: Iterable[str]) -> None:
                 write_json(path, content)
 
 
+def own_shares(sweep: Sweep) -> dict[str, float]:
+    """The share of its steps that each cell trains itself when the longest of a trunk trains the trunk."""
+    shares = {cell.id: 1.0 for cell in sweep.design.cells}
+    steps = {cell.id: cell.steps for cell in sweep.design.cells}
+    for branches in branch_steps(sweep).values():
+        shares |= {cell: 1 - step / steps[cell] for cell, step in _inherited(branches).items()}
+    return shares
+
+
 def saving(sweep: Sweep) -> Saving | None:
     """What the sweep's trunks save, None where no two cells share one."""
     design, cells = sweep.design, {cell.id: cell for cell in sweep.design.cells}
-    trunks = branch_steps(sweep)
-    inherited = {cell: step for branches in trunks.values() for cell, step in _inherited(branches).items()}
-    if not any(inherited.values()):
+    trunks, shares = branch_steps(sweep), own_shares(sweep)
+    if all(share == 1 for share in shares.values()):
         return None
     flops = seconds = alone = size = 0.0
     for cell in design.cells:
-        share = 1 - inherited[cell.id] / cell.steps
+        share = shares[cell.id]
         flops += share * cell.flops(design.seq)
         alone += training_seconds(cell.shape, cell.tokens, design.seq)
         seconds += training_seconds(cell.shape, round(share * cell.tokens), design.seq)

@@ -153,7 +153,11 @@ def load_runner(name: str) -> Callable[..., dict[str, Any]]:
 
 
 def outcome(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: result.get(name) for name in ("status", "loss", "loss_se", "time_s", "compile_s")}
+    """What an engine hears of a run's record; the time is what it took here, without its trunk's."""
+    kept = {name: result.get(name) for name in ("status", "loss", "loss_se", "time_s", "compile_s")}
+    if kept["time_s"] is not None:
+        kept["time_s"] -= (result.get("trunk") or {}).get("time_s", 0.0)
+    return kept
 
 
 def reporter(cell: str, emit: Emit) -> Callable[[Mapping[str, Any]], None]:
