@@ -6,9 +6,10 @@ writes files and prints; what depends on a clock or on the file system, the firs
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from scaling.errors import ScalingError
@@ -54,6 +55,7 @@ def join(
             "cluster_detection_method": "deactivate",
         }
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.config.update("jax_enable_preemption_service", False)  # it swallows SIGTERM, which is ours
     try:
         jax.distributed.initialize(
             **given,
@@ -94,6 +96,28 @@ def agree(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
+def agree_on(values: Sequence[int]) -> list[int]:
+    """The first process's list of numbers, on every process."""
+    if _member is None:
+        return list(values)
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    many = np.zeros(agree(len(values)), np.int32)
+    many[: len(values)] = values[: len(many)]
+    return [int(v) for v in multihost_utils.broadcast_one_to_all(many)] if len(many) else []
+
+
+def everyone(holds: bool) -> bool:
+    """Whether something holds on every process."""
+    if _member is None:
+        return holds
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return bool(np.all(multihost_utils.process_allgather(np.int32(holds))))
+
+
 def together(what: str) -> None:
     """Wait until every process has come to this place."""
     if _member is not None:
@@ -109,9 +133,17 @@ def one_run() -> Iterator[None]:
     A collective that breaks because another process died raises whatever its transport does; the peers'
     own word is waited for, since it names the process (and ends this one).
     """
+    if _member is None:
+        yield
+        return
+    import jax
+
     try:
         yield
+        together("the run's end")
     except BaseException as error:
+        # Leaving JAX's service is a meeting of all, which the others may not come to any more.
+        atexit.unregister(jax.distributed.shutdown)
         if _peers is not None:
             expected = isinstance(error, (ScalingError, KeyboardInterrupt))
             if not expected:
@@ -119,7 +151,6 @@ def one_run() -> Iterator[None]:
             said = str(error) if isinstance(error, ScalingError) else type(error).__name__
             _peers.fail(said or type(error).__name__)
         raise
-    else:
-        if _peers is not None:
-            together("the run's end")
-            _peers.leave()
+    if _peers is not None:
+        _peers.leave()
+    jax.distributed.shutdown()

@@ -16,6 +16,7 @@ from scaling.shape import CONVENTIONS, COUNTS
 from trainer.config import RunConfig
 from trainer.evaluate import Evaluation
 from trainer.tokens import TokenFolder
+from trainer.training_data import TrainingData
 from trainer.trunk import begun_at
 
 FORMAT = "scaling/result"
@@ -90,16 +91,19 @@ def result_record(
         "recipe_sha256": config.recipe_sha256,
         "plan_seal": config.plan_seal,
         "data_sha256": config.data_sha256,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("scaling", "jax", "jaxlib", "flax", "optax", "numpy")},
-        },
+        "versions": {"python": platform.python_version(), **package_versions()},
         "machine": {
             "platform": platform.machine(),
             "backend": jax.default_backend(),
             "device": machine_name(),
         },
+        **TrainingData(config, data).account(steps),
+        **({"validation": final.further} if final and final.further else {}),
     }
+
+
+def package_versions() -> dict[str, str]:
+    return {name: version(name) for name in ("scaling", "jax", "jaxlib", "flax", "optax", "numpy")}
 
 
 def machine_name() -> str:

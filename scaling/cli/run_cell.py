@@ -20,6 +20,16 @@ def command(
     processes: Annotated[
         int, typer.Option(help="Processes that share the run, started by srun or the like.", min=1)
     ] = 1,
+    coordinator: Annotated[
+        str | None, typer.Option(help="HOST:PORT of process 0; srun and launch files say it by themselves.")
+    ] = None,
+    process_id: Annotated[int | None, typer.Option(help="Which process this is, from 0.", min=0)] = None,
+    join_seconds: Annotated[
+        float | None, typer.Option(help="Seconds until all processes must be there; 300.", min=1)
+    ] = None,
+    heartbeat_seconds: Annotated[
+        float | None, typer.Option(help="Seconds a silent host counts as alive; 100.", min=1)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train the one run a folder describes (engines call this).
@@ -27,11 +37,6 @@ def command(
     Goes on from the folder's last checkpoint and writes result.json at the end; a finished folder is
     left as it is.
     """
-    if processes > 1:
-        raise ScalingError(
-            f"--processes {processes}: the trainer does not spread one run over several processes; give "
-            "it the accelerators of one node, and leave --processes out."
-        )
     from sweeps.worker import run_here
 
     if not (folder / "config.json").is_file():
@@ -44,7 +49,16 @@ def command(
             + (f", loss {loss:.4f}" if loss is not None else "")
         )
 
-    result = run_here(folder, core=core, on_report=report, wait_s=wait)
+    if processes > 1 or process_id is not None:
+        from sweeps.together import run_together
+
+        times = join_seconds, heartbeat_seconds
+        shared = run_together(folder, processes, coordinator, process_id, report, wait, *times)
+        if shared is None:
+            return
+        result = shared
+    else:
+        result = run_here(folder, core=core, on_report=report, wait_s=wait)
     kept = {name: value for name, value in result.items() if name != "curve"}
     emit(kept, as_json, lambda: show(folder, result))
 
