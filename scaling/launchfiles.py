@@ -1,9 +1,12 @@
 """Ready files for a launch: the trainer's config, and a job for Slurm, Kubernetes or SkyPilot.
 
 DIR/config.json    the run, every number resolved, with the plan's layout (`scaling run-cell DIR` trains it)
-DIR/job.sbatch     over several nodes one process per accelerator: JAX finds its peers in srun's variables
-DIR/jobset.yaml    Kubernetes JobSet (jobset.x-k8s.io/v1alpha2), one pod a node; needs `jax[k8s]` in the image
+DIR/job.sbatch     Slurm; over several nodes srun starts one process a node, with all its accelerators
+DIR/jobset.yaml    Kubernetes JobSet (jobset.x-k8s.io/v1alpha2), one pod a node
 DIR/task.sky.yaml  SkyPilot task, one process a node
+
+The processes find each other as `trainer.launcher` says: by srun's variables, or by the coordinator's
+address that the two other files set.
 
 A plan of a sweep has its recipe and data. Any other plan has neither: its config takes the learning rate
 of a published law, usual values for the rest, and names the data as something to be filled in.
@@ -46,11 +49,6 @@ class Nodes(NamedTuple):
 
     number: int
     chips_each: int
-
-    @property
-    def tasks_each(self) -> int:
-        """Processes of a node under Slurm: JAX expects one per chip there, unless a node is all there is."""
-        return 1 if self.number == 1 else self.chips_each
 
 
 def write_files(folder: str | Path, plan: Mapping[str, Any], plan_path: Path | None = None) -> list[Path]:
@@ -122,16 +120,19 @@ def nodes_of(plan: Mapping[str, Any]) -> Nodes:
 def slurm_job(plan: Mapping[str, Any], nodes: Nodes, folder: Path) -> str:
     """The sbatch script of one run; Slurm may requeue it, and it goes on from its last checkpoint."""
     run = f"python -m scaling.cli.main run-cell {shlex.quote(str(folder))}"
+    whole = ""
     if nodes.number > 1:
-        run = f"srun --kill-on-bad-exit=1 {run} --processes {nodes.number * nodes.tasks_each}"
+        # The process of a node feeds all its chips, so it has all its cores, bound to none.
+        run = f"srun --kill-on-bad-exit=1 --cpu-bind=none {run} --processes {nodes.number}"
+        whole = "\n#SBATCH --exclusive"
     expected, most = _clock(plan["time"]["seconds"]), _clock(plan["time"]["seconds_hi"])
     return f"""#!/bin/bash
-# {_title(plan, nodes)}
+# {_title(plan)}
 # Plan {plan["seal"][:12]}; expected {expected}, at most {most} (90%).
 # Fill in first: partition and account below; data and data_sha256 in config.json, where they say {FILL_IN}.
 #SBATCH --job-name=scaling-{plan["seal"][:8]}
 #SBATCH --nodes={nodes.number}
-#SBATCH --ntasks-per-node={nodes.tasks_each}
+#SBATCH --ntasks-per-node=1{whole}
 #SBATCH --gres=gpu:{nodes.chips_each}
 #SBATCH --time={most}
 #SBATCH --requeue
@@ -146,18 +147,23 @@ exec {run}
 
 
 def jobset(plan: Mapping[str, Any], nodes: Nodes) -> str:
-    """A Kubernetes JobSet: an indexed job of one pod per node, which JAX recognises by itself."""
+    """A Kubernetes JobSet: an indexed job of one pod per node; pod 0 is met by the name JobSet gives it."""
     command = ["python", "-m", "scaling.cli.main", "run-cell", "/run"]
+    name, meet = f"scaling-{plan['seal'][:8]}", ""
     if nodes.number > 1:
         command += ["--processes", f'"{nodes.number}"']
+        where = f"{name}-train-0-0.{name}:{PORT}"
+        meet = f'''
+                    - name: JAX_COORDINATOR_ADDRESS
+                      value: "{where}"'''
     chip = find_chip(plan["time"]["accelerator"])
     resource = RESOURCE_OF_VENDOR.get(chip.vendor, f"{FILL_IN}/accelerator")
-    return f"""# {_title(plan, nodes)}
-# Fill in the image and the claim that holds config.json and the data; kubectl apply -f jobset.yaml
+    return f"""# {_title(plan)}
+# Fill in the image and a claim that all pods may write, with config.json and the data in it.
 apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
 metadata:
-  name: scaling-{plan["seal"][:8]}
+  name: {name}
   annotations:
     scaling/plan-seal: "{plan["seal"]}"
 spec:
@@ -181,9 +187,7 @@ spec:
                   command: [{", ".join(command)}]
                   ports:
                     - containerPort: {PORT}
-                  env:
-                    - name: JAX_COORDINATOR_PORT
-                      value: "{PORT}"
+                  env:{meet}
                     - name: XLA_PYTHON_CLIENT_MEM_FRACTION
                       value: "0.92"
                   resources:
@@ -200,10 +204,16 @@ spec:
 
 
 def sky_task(plan: Mapping[str, Any], nodes: Nodes) -> str:
-    """A SkyPilot task; the first node's address goes to JAX as the coordinator's."""
-    several = ' --processes "$SKYPILOT_NUM_NODES"' if nodes.number > 1 else ""
+    """A SkyPilot task; the first node's address is the coordinator's."""
+    several = meet = ""
+    if nodes.number > 1:
+        several = ' --processes "$SKYPILOT_NUM_NODES"'
+        meet = f"""\
+  export JAX_COORDINATOR_ADDRESS="$(echo "$SKYPILOT_NODE_IPS" | head -n1):{PORT}"
+  export JAX_PROCESS_ID="$SKYPILOT_NODE_RANK"
+"""
     name = SKY_NAMES.get(plan["time"]["accelerator"], FILL_IN)
-    return f"""# {_title(plan, nodes)}
+    return f"""# {_title(plan)}
 # sky launch task.sky.yaml; fill in the bucket that holds config.json and the data.
 name: scaling-{plan["seal"][:8]}
 num_nodes: {nodes.number}
@@ -217,30 +227,17 @@ setup: |
   pip install scaling
 run: |
   set -euo pipefail
-  export JAX_COORDINATOR_ADDRESS="$(echo "$SKYPILOT_NODE_IPS" | head -n1):{PORT}"
-  export JAX_NUM_PROCESSES="$SKYPILOT_NUM_NODES" JAX_PROCESS_ID="$SKYPILOT_NODE_RANK"
-  export XLA_PYTHON_CLIENT_MEM_FRACTION=0.92
+{meet}  export XLA_PYTHON_CLIENT_MEM_FRACTION=0.92
   exec python -m scaling.cli.main run-cell /run-folder{several}
 """
 
 
-def one_node_only(nodes: Nodes) -> str | None:
-    """What this trainer cannot do yet with so many nodes, in a sentence; None for one."""
-    if nodes.number == 1:
-        return None
-    return (
-        f"The layout spans {nodes.number} nodes; run-cell of this version trains on one and refuses "
-        "--processes: use config.json with a trainer of yours, or wait."
-    )
-
-
-def _title(plan: Mapping[str, Any], nodes: Nodes) -> str:
+def _title(plan: Mapping[str, Any]) -> str:
     shape, time = plan["shape"], plan["time"]
-    caveat = one_node_only(nodes)
     return (
         f"{shape['params'] / 1e9:.3g}B parameters on {plan['tokens'] / 1e9:.4g}B tokens, "
         f"{time['chips']} x {time['title']}"
-    ) + (f"\n# {caveat}" if caveat else "")
+    )
 
 
 def _clock(seconds: float) -> str:

@@ -34,8 +34,9 @@ def test_the_batch_script_is_bash_and_asks_for_the_plan_s_chips(launch):
     assert bash is not None
     subprocess.run([bash, "-n", str(folder / "job.sbatch")], check=True)
     script = (folder / "job.sbatch").read_text()
-    assert "#SBATCH --nodes=8\n#SBATCH --ntasks-per-node=8\n#SBATCH --gres=gpu:8\n" in script
-    assert f"run-cell {folder.resolve()} --processes 64" in script
+    assert "#SBATCH --nodes=8\n#SBATCH --ntasks-per-node=1\n#SBATCH --exclusive\n" in script
+    assert "#SBATCH --gres=gpu:8\n" in script
+    assert f"run-cell {folder.resolve()} --processes 8" in script
     days, clock = script.partition("#SBATCH --time=")[2].splitlines()[0].split("-")
     hours, minutes, _ = (int(part) for part in clock.split(":"))
     asked = int(days) * 86_400 + hours * 3600 + minutes * 60

@@ -231,12 +231,10 @@ def command(
         write_figure(plan_page(plan), figure)
         output.say(f"figure written to {figure}")
     if files is not None:
-        from scaling.launchfiles import nodes_of, one_node_only, write_files
+        from scaling.launchfiles import write_files
 
         for path in write_files(files, plan, out):
             output.say(f"written: {path}")
-        if caveat := one_node_only(nodes_of(plan)):
-            output.say(caveat)
 
     def render() -> None:
         from scaling.cli.plan_page import render_plan
