@@ -9,7 +9,7 @@ DIR/launch/1-s1/           the planned run with another seed: what chance alone 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from sweeps.data import check_data
 from sweeps.engines.base import Engine, Task, failures
 from sweeps.engines.local import LocalEngine
 from sweeps.engines.progress import Quiet
+from sweeps.expected import curves_beside, write_expected
 from sweeps.same_run import refuse_others
 from sweeps.timing import training_seconds
 from sweeps.worker import DEFAULT_RUNNER
@@ -110,6 +111,9 @@ def launch(
     runs = launch_runs(plan, seed, only_planned, seeds)
     place = folder / "launch"
     write_launch(place, plan, runs, tokens)
+    progress = progress or Quiet()
+    for said in predict_curves(place, plan, runs, (folder, plan_path.parent)):
+        progress.note(said)
     tasks = [
         Task(
             run.name,
@@ -121,7 +125,7 @@ def launch(
         for run in runs
         if store.result_of(place / run.name) is None
     ]
-    outcomes = (engine or LocalEngine(workers, runner)).run(tasks, progress or Quiet())
+    outcomes = (engine or LocalEngine(workers, runner)).run(tasks, progress)
     if problem := failures(outcomes):
         raise ScalingError(f"{place}: {problem}")
     found = results(folder)
@@ -196,6 +200,22 @@ def write_launch(place: Path, plan: Mapping[str, Any], runs: list[LaunchRun], to
         "runs": list((known | rows).values()),
     }
     write_json(index, content)
+
+
+def predict_curves(
+    place: Path, plan: Mapping[str, Any], runs: list[LaunchRun], sweeps: Sequence[Path]
+) -> list[str]:
+    """Write each run's expected curve before it trains; what has to be said about the runs without one."""
+    curves, source = curves_beside(sweeps, plan.get("recipe_sha256"))
+    others = {row["name"]: row.get("prediction") for row in plan.get("confirmations") or ()}
+    said: dict[str, list[str]] = {}
+    for run in runs:
+        prediction = plan["prediction"] if run.planned else others.get(run.name)
+        target = place / run.name
+        why = write_expected(target, plan, run.shape, run.tokens, prediction, curves, source)
+        if why is not None and store.result_of(target) is None:
+            said.setdefault(why, []).append(run.name)
+    return [f"{', '.join(names)}: {why}." for why, names in said.items()]
 
 
 def read_index(path: Path) -> dict[str, Any]:

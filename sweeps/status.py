@@ -11,6 +11,7 @@ from sweeps import store
 from sweeps.engines.slots import available_slots
 from sweeps.sweep import seconds_of
 from sweeps.timing import wall_seconds
+from sweeps.watching import last_line
 
 
 def status(folder: str | Path) -> dict[str, Any]:
@@ -26,7 +27,11 @@ def status(folder: str | Path) -> dict[str, Any]:
         "folder": str(sweep.folder),
         "counts": dict(Counter(state.state for state in states.values())),
         "budgets": [_budget(budget, band) for budget, band in bands.items()],
-        "cells": [{**vars(s), "log": f"{sweep.folder}/cells/{s.id}/log.txt"} for s in states.values()],
+        "cells": [
+            {**vars(s), "log": f"{sweep.folder}/cells/{s.id}/log.txt"}
+            | ({"line": last_line(sweep.cell_folder(s.id))} if s.state == "running" else {})
+            for s in states.values()
+        ],
         "launch": _launch(sweep.folder / "launch"),
         "workers": workers,
         "time_left_s": wall_seconds(((c.shape, seconds_of(c, sweep.design)) for c in left), workers),
@@ -51,4 +56,7 @@ def _launch(place: Path) -> list[dict[str, Any]]:
     from sweeps.launch import read_index  # brings the planner along, which a sweep alone can do without
 
     rows = read_index(place / "launch.json")["runs"]
-    return [asdict(store.cell_state(place / row["name"], row["name"])) for row in rows]
+    return [
+        asdict(store.cell_state(place / row["name"], row["name"])) | {"line": last_line(place / row["name"])}
+        for row in rows
+    ]

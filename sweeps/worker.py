@@ -25,7 +25,10 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sweeps.watching import Watcher
 
 REPORT_EVERY_S = 0.5
 DEFAULT_RUNNER = "trainer.loop:run_cell"
@@ -80,6 +83,7 @@ def die_with(parent: int) -> None:
 def serve(folder: Path, runner: str, emit: Emit) -> None:
     """Run one cell, with its output in its own log, and emit how it went."""
     from sweeps.trunks import Claim
+    from sweeps.watching import watched, worker_log
 
     cell = str(folder)
     claim = Claim(folder)
@@ -93,7 +97,8 @@ def serve(folder: Path, runner: str, emit: Emit) -> None:
     os.dup2(log, 2)
     os.close(log)
     try:
-        result = load_runner(runner)(folder, on_report=reporter(cell, emit))
+        with watched(folder, worker_log(), print) as watcher:
+            result = load_runner(runner)(folder, on_report=reporter(cell, emit, watcher))
         event = {"event": "done", "cell": cell, **outcome(result)}
     except Exception as error:
         traceback.print_exc()
@@ -160,16 +165,20 @@ def outcome(result: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def reporter(cell: str, emit: Emit) -> Callable[[Mapping[str, Any]], None]:
-    """Passes the trainer's reports on, a few per second at most."""
+def reporter(cell: str, emit: Emit, watcher: Watcher | None = None) -> Callable[[Mapping[str, Any]], None]:
+    """Passes the trainer's reports on, a few per second at most, with what the watcher makes of them."""
     last = 0.0
 
     def report(values: Mapping[str, Any]) -> None:
         nonlocal last
+        if watcher is not None:
+            watcher(values)
         now = time.monotonic()
         if now - last >= REPORT_EVERY_S:
             last = now
             kept = {name: values.get(name) for name in ("step", "total_steps", "loss")}
+            if watcher is not None and watcher.line is not None:
+                kept["line"] = watcher.line.to_dict()
             emit({"event": "report", "cell": cell, **kept})
 
     return report

@@ -64,6 +64,29 @@ RayTimeout = Annotated[
     typer.Option("--ray-timeout", help="Ray: seconds to wait for a node that has what a run asks; 300."),
 ]
 
+Track = Annotated[
+    list[str] | None,
+    typer.Option("--track", help="Also tell tensorboard or wandb (extras of those names); repeatable."),
+]
+PeakProfile = Annotated[
+    Path | None,
+    typer.Option("--profile", help="A profile of this machine (scaling calibrate): the peak of the MFU."),
+]
+
+
+def watch_with(track: list[str] | None, profile: Path | None) -> None:
+    """Choose the trackers and the profile of every run that this command starts, here or in a worker."""
+    import os
+
+    from sweeps import trackers
+
+    trackers.choose(track or ())
+    if profile is not None:
+        from scaling.hardware.profile import read_profile
+
+        read_profile(profile)  # complains now rather than in a worker's log
+        os.environ[trackers.PROFILE] = str(profile.resolve())
+
 
 def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The options for an engine among a verb's `arguments`: those of other engines are complained about."""

@@ -45,6 +45,8 @@ def command(
     ray_gpus: engines.RayGpus = None,
     ray_resource: engines.RayResources = None,
     ray_timeout: engines.RayTimeout = None,
+    track: engines.Track = None,
+    profile: engines.PeakProfile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train exactly the planned run, and its confirmation runs.
@@ -52,6 +54,7 @@ def command(
     The shape, tokens and recipe are the plan's own, under its seal; a plan that was changed, or that
     was made for other data, is refused. The same command resumes what was interrupted.
     """
+    engines.watch_with(track, profile)
     home = (plan.parent if out is None else out) / "launch"
     chosen = engines.engine_of(engine, home, workers, engines.given(locals()))
     from sweeps.engines.progress import for_stderr

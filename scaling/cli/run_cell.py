@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from scaling.cli.output import emit, say
+from scaling.cli import engines
+from scaling.cli.output import emit
 from scaling.errors import ScalingError
 
 
@@ -30,6 +31,8 @@ def command(
     heartbeat_seconds: Annotated[
         float | None, typer.Option(help="Seconds a silent host counts as alive; 100.", min=1)
     ] = None,
+    track: engines.Track = None,
+    profile: engines.PeakProfile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train the one run a folder describes (engines call this).
@@ -37,28 +40,24 @@ def command(
     Goes on from the folder's last checkpoint and writes result.json at the end; a finished folder is
     left as it is.
     """
+    from scaling.cli.live import lines
+    from sweeps.watching import watched
     from sweeps.worker import run_here
 
     if not (folder / "config.json").is_file():
         raise ScalingError(f"{folder}: holds no config.json, so there is nothing to run.")
+    engines.watch_with(track, profile)
+    with lines(as_json) as (display, tell), watched(folder, display, tell) as report:
+        if processes > 1 or process_id is not None:
+            from sweeps.together import run_together
 
-    def report(values: dict[str, Any]) -> None:
-        loss = values.get("loss")
-        say(
-            f"step {values['step']} of {values['total_steps']}"
-            + (f", loss {loss:.4f}" if loss is not None else "")
-        )
-
-    if processes > 1 or process_id is not None:
-        from sweeps.together import run_together
-
-        times = join_seconds, heartbeat_seconds
-        shared = run_together(folder, processes, coordinator, process_id, report, wait, *times)
-        if shared is None:
-            return
-        result = shared
-    else:
-        result = run_here(folder, core=core, on_report=report, wait_s=wait)
+            times = join_seconds, heartbeat_seconds
+            shared = run_together(folder, processes, coordinator, process_id, report, wait, *times)
+            if shared is None:
+                return
+            result = shared
+        else:
+            result = run_here(folder, core=core, on_report=report, wait_s=wait)
     kept = {name: value for name, value in result.items() if name != "curve"}
     emit(kept, as_json, lambda: show(folder, result))
 

@@ -29,6 +29,16 @@ def command(
     emit(found, as_json, lambda: show(found), indent=None)
 
 
+def said_of(run: dict[str, Any]) -> str:
+    """The last line of a run in progress, as it was written; of a finished one its verdict."""
+    line = run.get("line")
+    if line is None or run["state"] == "waiting":
+        return ""
+    if run["state"] == "running":
+        return f", {line['text']}"
+    return f", {line['verdict']['text']}" if line.get("verdict") else ""
+
+
 def show(found: dict[str, Any]) -> None:
     from scaling.quantities import format_duration, format_flops
 
@@ -49,11 +59,13 @@ def show(found: dict[str, Any]) -> None:
         ),
     )
     for cell in found["cells"]:
+        if cell.get("line"):
+            print(f"{cell['id']}: {cell['line']['text']}")
         if cell["state"] == "failed":
             print(f"failed: {cell['id']} ({cell['error']}); log: {cell['log']}")
     for run in found["launch"]:
         loss = "" if run["loss"] is None else f", loss {run['loss']:.4f}"
-        print(f"launch {run['id']}: {run['state']}{loss}")
+        print(f"launch {run['id']}: {run['state']}{loss}{said_of(run)}")
     if "export" in found:
         print(f"run table: {found['export']}")
     if found["time_left_s"]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from scaling.quantities import format_duration
+
+EVERY_S = 30.0  # between two lines of one run in a log
 
 
 class Task(Protocol):
@@ -72,7 +75,30 @@ class Quiet:
 
 
 class Lines(Quiet):
-    """One line per finished run."""
+    """One line per finished run, one every `EVERY_S` of a long one, and its early warning at once."""
+
+    pace = EVERY_S
+
+    def begin(self, tasks: Sequence[Task], workers: int) -> None:
+        super().begin(tasks, workers)
+        self._said: dict[str, float] = {}
+        self._warned: set[str] = set()
+
+    def started(self, name: str, worker: str) -> None:
+        self._said[name] = time.monotonic()
+
+    def reported(self, name: str, worker: str, values: Mapping[str, Any]) -> None:
+        super().reported(name, worker, values)
+        line = values.get("line")
+        if not line:
+            return
+        warning = bool((line.get("verdict") or {}).get("warning"))
+        new = warning and name not in self._warned
+        now = time.monotonic()
+        if new or now - self._said.setdefault(name, now) >= self.pace:
+            self._said[name] = now
+            self.note(f"{name}: {line['text']}")
+        (self._warned.add if warning else self._warned.discard)(name)
 
     def finished(self, name: str, worker: str, state: str, loss: float | None, took_s: float | None) -> None:
         super().finished(name, worker, state, loss, took_s)
@@ -89,6 +115,9 @@ class Lines(Quiet):
 
 class Live(Lines):
     """A bar over all runs and a line per worker, redrawn in place."""
+
+    display: Any = None
+    pace = math.inf  # each run has a line of its own that moves
 
     def begin(self, tasks: Sequence[Task], workers: int) -> None:
         super().begin(tasks, workers)
@@ -123,11 +152,14 @@ class Live(Lines):
     def _state(values: Mapping[str, Any]) -> str:
         if not values.get("total_steps"):
             return "compiling or loading"
+        if values.get("line"):
+            return str(values["line"]["short"])
         loss = values.get("loss")
         share = f"{100 * values['step'] / values['total_steps']:3.0f}% of {values['total_steps']} steps"
         return share + (f", loss {loss:.3f}" if loss is not None else "")
 
     def started(self, name: str, worker: str) -> None:
+        super().started(name, worker)
         self.running[worker] = (name, {})
 
     def reported(self, name: str, worker: str, values: Mapping[str, Any]) -> None:
@@ -139,7 +171,10 @@ class Live(Lines):
         super().finished(name, worker, state, loss, took_s)
 
     def note(self, text: str) -> None:
-        self.display.console.print(text, markup=False, highlight=False)
+        if self.display is None:  # before the first run
+            super().note(text)
+        else:
+            self.display.console.print(text, markup=False, highlight=False)
 
     def end(self) -> None:
         self.running.clear()

@@ -21,7 +21,10 @@ from sweeps import store
 from sweeps.engines.base import ATTEMPTS, Outcome, Task, note_status
 from sweeps.engines.progress import Quiet
 from sweeps.engines.slots import ONE_THREAD, Slot, usable_cores, worker_environment
+from sweeps.trackers import PROFILE, VARIABLE
 from sweeps.worker import DEFAULT_RUNNER, serve
+
+PASSED_ON = (VARIABLE, PROFILE)  # what a run is watched with
 
 LOST_RETRIES = 10  # how often Ray runs a task again whose worker or node is gone
 LOOK_S = 0.5
@@ -168,6 +171,7 @@ class _Watch:
             name="scaling-cell",
         )
         self.environment = dict(ONE_THREAD) if options.cpus <= 1 else {}
+        self.environment |= {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         if not options.gpus and not options.custom:
             self.environment["JAX_PLATFORMS"] = "cpu"
 

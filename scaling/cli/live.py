@@ -1,0 +1,61 @@
+"""A run's lines on stderr: one that moves on a terminal, calm plain ones in a log, none beside --json."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from scaling.cli.output import say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from scaling.watch import Line
+
+
+@contextmanager
+def lines(quiet: bool = False) -> Iterator[tuple[Callable[[Line], None], Callable[[str], None]]]:
+    """(show, say): where each line goes, and each message. `quiet` leaves nothing but early warnings."""
+    if not quiet and sys.stderr.isatty():
+        with _moving() as both:
+            yield both
+        return
+    from scaling.watch import text
+    from sweeps.watching import Cadence
+
+    cadence = Cadence(float("inf") if quiet else Cadence().seconds)
+
+    def show(line: Line) -> None:
+        warned = line.verdict is not None and line.verdict.warning
+        if cadence.due(line) and (warned or not quiet):
+            say(text(line))
+
+    yield show, (lambda _: None) if quiet else say
+
+
+@contextmanager
+def _moving() -> Iterator[tuple[Callable[[Line], None], Callable[[str], None]]]:
+    """A line that is redrawn; the beginning of an early warning stays above it."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    from scaling.watch import text
+
+    warned = False
+    with Live(Text("compiling or loading"), console=Console(stderr=True), refresh_per_second=4) as display:
+
+        def above(message: str) -> None:
+            display.console.print(message, markup=False, highlight=False)
+
+        def show(line: Line) -> None:
+            nonlocal warned
+            warning = line.verdict is not None and line.verdict.warning
+            if warning and not warned:
+                above(text(line))
+            warned = warning
+            display.update(Text(text(line), style="yellow" if warning else ""))
+
+        yield show, above
