@@ -13,7 +13,7 @@ from sweeps.engines.base import Task, failures
 from sweeps.engines.progress import Lines
 from sweeps.engines.slurm import SlurmEngine
 from sweeps.engines.slurm_queue import Element, Sighting
-from sweeps.engines.slurm_script import SlurmOptions, script
+from sweeps.engines.slurm_script import SlurmOptions, processes_of, script
 
 RESULT = {
     "format": "scaling/result", "version": 1, "status": "done", "loss": 1.5, "time_s": 0.1,
@@ -207,10 +207,20 @@ def test_options_of_nonsense_are_named(wrong, said):
         SlurmOptions(**wrong)
 
 
-def test_a_run_over_several_processes_is_refused_until_the_trainer_can(tmp_path, capsys):
-    write_json(tmp_path / "config.json", {})
-    assert main(["run-cell", str(tmp_path), "--processes", "4"]) == 1
-    assert "--processes 4: the trainer does not spread" in capsys.readouterr().err
+def test_a_mesh_larger_than_a_node_goes_out_over_several(tmp_path):
+    for devices, gpus, processes in ((1, 0, 1), (2, 0, 2), (4, 8, 1), (8, 8, 1), (16, 8, 2)):
+        write_json(
+            tmp_path / "config.json",
+            {"resources": {"data": devices // min(devices, 2), "fsdp": min(devices, 2)}},
+        )
+        assert processes_of(tmp_path, SlurmOptions(gpus=gpus)) == processes
+    with pytest.raises(ScalingError, match="16 devices cannot be dealt out to nodes of 3 GPUs"):
+        processes_of(tmp_path, SlurmOptions(gpus=3))
+    assert processes_of(tmp_path / "nothing", SlurmOptions()) == 1
+    made = script(tmp_path, "x", 1, SlurmOptions(cpus=4), 2)
+    assert "#SBATCH --nodes=2\n#SBATCH --ntasks=2\n#SBATCH --ntasks-per-node=1\n" in made
+    assert "exec srun --ntasks=2 --cpus-per-task=4 --cpu-bind=none --kill-on-bad-exit=1" in made
+    assert made.endswith("--processes 2\n")
 
 
 def test_squeues_lines_are_read():

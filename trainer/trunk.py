@@ -26,6 +26,7 @@ from scaling.errors import ScalingError
 from scaling.files import read_json, sha256_json, write_atomic
 from trainer.checkpoint import Checkpoints
 from trainer.config import FREE, RunConfig
+from trainer.processes import number
 from trainer.step import State
 
 FORMAT = "scaling/trunk"
@@ -42,7 +43,9 @@ class Trunk:
         self.sha256 = trunk_sha256(config)
         self.config_sha256 = config.sha256
         self.branch_step = config.branch_step
-        self.place = None if config.trunk is None else (folder / config.trunk).resolve()
+        # A run over several processes shares no trunk: each would name the folder it writes differently.
+        several = number() > 1
+        self.place = None if config.trunk is None or several else (folder / config.trunk).resolve()
         self.wanted = frozenset() if self.place is None else _wanted(self.place / "trunk.json")
 
     def begin(self, own: tuple[State, dict] | None, state: State) -> tuple[State, dict] | None:

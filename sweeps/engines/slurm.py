@@ -25,7 +25,7 @@ from sweeps.engines import slurm_queue as slurm
 from sweeps.engines.base import ATTEMPTS, Outcome, Task, note_status
 from sweeps.engines.progress import Quiet
 from sweeps.engines.slurm_queue import Element, Sighting
-from sweeps.engines.slurm_script import SlurmOptions, cell_list, script
+from sweeps.engines.slurm_script import SlurmOptions, cell_list, processes_of, script
 from sweeps.locks import FolderLock
 
 FORMAT = "scaling/slurm-submission"
@@ -146,21 +146,26 @@ class _Watch:
             self.progress.note(f"{adopted} runs are with Slurm already; waiting for them.")
 
     def _submit(self, runs: Sequence[_Open]) -> None:
-        """In arrays as large as the site allows; what it refuses after others is asked again later."""
+        """In arrays as large as the site allows; what it refuses after others is asked again later.
+
+        The elements of an array are alike, so runs over different numbers of processes go apart.
+        """
         size = self.options.array or (slurm.largest_array() if runs else 1)
+        groups = _by_processes(runs, self.options)
+        parts = [(n, alike[i : i + size]) for n, alike in groups.items() for i in range(0, len(alike), size)]
         before: str | None = None
-        for start in range(0, len(runs), size):
+        left = len(runs)
+        for processes, part in parts:
             try:
-                before = self._submit_array(
-                    runs[start : start + size], before if self.options.parallel else None
-                )
+                before = self._submit_array(part, processes, before if self.options.parallel else None)
             except ScalingError as error:
                 self.refused += 1
                 if not self.accepted or self.refused > REFUSALS:
                     raise
-                self.progress.note(f"{error} {len(runs) - start} runs are submitted later.")
+                self.progress.note(f"{error} {left} runs are submitted later.")
                 self.not_before = time.monotonic() + LATER_S
                 return
+            left -= len(part)
 
     @staticmethod
     def _place(run: _Open, element: Element | None, sight: Sighting | None = None) -> None:
@@ -168,13 +173,13 @@ class _Watch:
         run.gone_since, run.started = None, False
         run.progress_made = _progress(run.task.folder)
 
-    def _submit_array(self, runs: Sequence[_Open], after: str | None) -> str:
+    def _submit_array(self, runs: Sequence[_Open], processes: int, after: str | None) -> str:
         """One array; a throttled one starts when the one before it is through, to keep the limit."""
         folder = self._new_folder()
         name = f"scaling-{self.tag}-{folder.name}"
         folders = [run.task.folder.resolve() for run in runs]
         options = self.options
-        text = script(folder, name, len(runs), options)
+        text = script(folder, name, len(runs), options, processes)
         if after is not None:
             head, _, rest = text.partition("\n")
             text = f"{head}\n#SBATCH --dependency=afterany:{after}\n{rest}"
@@ -305,6 +310,13 @@ class _Watch:
             if reason not in usual and reason not in self.waiting_said:
                 self.progress.note(f"{count} runs wait in Slurm's queue: {reason}")
         self.waiting_said = reasons
+
+
+def _by_processes(runs: Sequence[_Open], options: SlurmOptions) -> dict[int, list[_Open]]:
+    groups: dict[int, list[_Open]] = {}
+    for run in runs:
+        groups.setdefault(processes_of(run.task.folder, options), []).append(run)
+    return groups
 
 
 def _label(element: Element | None) -> str:

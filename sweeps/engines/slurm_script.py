@@ -8,6 +8,7 @@ FOLDER/slurm/001/job.sh           the script given to sbatch
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import sys
@@ -15,7 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scaling.errors import UsageError
+from scaling.errors import ScalingError, UsageError
+from scaling.files import read_json
 from sweeps.engines.slots import ONE_THREAD
 
 # sbatch's own formats: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
@@ -28,9 +30,10 @@ WAIT_S = 300  # a run that another process has is waited for this long before th
 class SlurmOptions:
     """What one run asks of Slurm, in sbatch's own words; None leaves it to the site.
 
-    A run is one process on one node, with `cpus`, `gpus` and `memory`. `parallel` is how many runs may be
-    going at once, `array` the most elements of one job; `lines` are further sbatch options, `setup`
-    shell lines before the run. A run that left the queue is given up when its result is not there
+    A run is one process on one node, with `cpus`, `gpus` and `memory`; one whose mesh has more devices than
+    a node has GPUs (than one, where there are none) is as many such processes as it takes. `parallel` is how
+    many runs may be going at once, `array` the most elements of one job; `lines` are further sbatch options,
+    `setup` shell lines before the run. A run that left the queue is given up when its result is not there
     `grace_s` later: shared file systems may show it late.
     """
 
@@ -71,15 +74,16 @@ class SlurmOptions:
             if word is not None and (not word.strip() or "\n" in word):
                 raise UsageError("--slurm options: each is one line of text that is not empty.")
 
-    def directives(self) -> list[str]:
-        """The options of sbatch that say what a run needs."""
+    def directives(self, processes: int = 1) -> list[str]:
+        """The options of sbatch that say what a run over `processes` nodes needs."""
         asked = {
             "partition": self.partition,
             "account": self.account,
             "qos": self.qos,
             "time": self.time,
-            "nodes": 1,
-            "ntasks": 1,
+            "nodes": processes,
+            "ntasks": processes,
+            "ntasks-per-node": 1 if processes > 1 else None,
             "cpus-per-task": self.cpus,
             "gres": f"gpu:{self.gpus}" if self.gpus else None,
             "mem": self.memory,
@@ -88,8 +92,25 @@ class SlurmOptions:
         return [*made, *(line if line.startswith("-") else f"--{line}" for line in self.lines)]
 
 
-def script(place: Path, name: str, count: int, options: SlurmOptions) -> str:
-    """job.sh of the submission folder `place`: an array of `count` runs."""
+def processes_of(folder: Path, options: SlurmOptions) -> int:
+    """How many processes, one a node, the run in `folder` needs: by the devices of its mesh.
+
+    Raises ScalingError when the devices cannot be dealt out evenly.
+    """
+    path = folder / "config.json"
+    resources = (read_json(path).get("resources") or {}) if path.exists() else {}
+    devices = math.prod(resources.get(axis, 1) for axis in ("data", "fsdp", "tensor"))
+    each = max(1, options.gpus)
+    if devices > each and devices % each:
+        raise ScalingError(
+            f"{path}: its mesh of {devices} devices cannot be dealt out to nodes of {each} "
+            "GPUs; change field 'resources' or --slurm-gpus."
+        )
+    return max(1, devices // each)
+
+
+def script(place: Path, name: str, count: int, options: SlurmOptions, processes: int = 1) -> str:
+    """job.sh of the submission folder `place`: an array of `count` runs, each over `processes` nodes."""
     throttle = f"%{options.parallel}" if options.parallel and options.parallel < count else ""
     directives = [
         f"--job-name={name}",
@@ -97,15 +118,23 @@ def script(place: Path, name: str, count: int, options: SlurmOptions) -> str:
         f"--output={place}/logs/%a.txt",
         "--open-mode=append",
         "--requeue",
-        *options.directives(),
+        *options.directives(processes),
     ]
     command = [options.python, "-P", "-m", "scaling.cli.main", "run-cell"]
     run = f'{shlex.join(command)} "$cell" --wait {WAIT_S}'
+    by_hand = [
+        "# One run of cells.txt per array element. By hand, without Slurm:",
+        f"#   SLURM_ARRAY_TASK_ID=1 bash {shlex.quote(str(place / 'job.sh'))}",
+    ]
+    if processes > 1:
+        # One that dies ends all, and the run is tried again as a whole. srun does not ask sbatch for cores.
+        tasks = f"--ntasks={processes} --cpus-per-task={options.cpus}"
+        run = f"srun {tasks} --cpu-bind=none --kill-on-bad-exit=1 {run} --processes {processes}"
+        by_hand = [f"# One run of cells.txt per array element, over {processes} nodes."]
     lines = [
         "#!/bin/bash",
         *(f"#SBATCH {directive}" for directive in directives),
-        "# One run of cells.txt per array element. By hand, without Slurm:",
-        f"#   SLURM_ARRAY_TASK_ID=1 bash {shlex.quote(str(place / 'job.sh'))}",
+        *by_hand,
         "set -u",
         *options.setup,
         *_threads(options),
