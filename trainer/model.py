@@ -110,10 +110,13 @@ def per_layer(tree: Any) -> Any:
 def stacked(tree: Any) -> Any:
     """The reverse of `per_layer`."""
 
+    def stack(*leaves: Any) -> Any:
+        return (jnp if isinstance(leaves[0], jax.Array) else np).stack(leaves)
+
     def join(node: Params) -> Params:
         names = sorted((name for name in node if name.startswith("layer_")), key=lambda n: int(n[6:]))
         rest = {name: branch for name, branch in node.items() if name not in names}
-        return rest | {"layers": jax.tree.map(lambda *leaves: np.stack(leaves), *(node[n] for n in names))}
+        return rest | {"layers": jax.tree.map(stack, *(node[n] for n in names))}
 
     def is_cut(node: Any) -> bool:
         return isinstance(node, dict) and "layer_0" in node
@@ -193,8 +196,7 @@ class Attention(nn.Module):
         cos, sin = rope_tables(T, K)
         if positions_BT is not None:
             cos, sin = (jnp.asarray(table)[0, positions_BT] for table in (cos, sin))
-        out_BTHK = attend(rotate(q_BTHK, cos, sin), rotate(k_BTGK, cos, sin), v_BTGK, mask, r.attention)
-        out = checkpoint_name(out_BTHK.reshape(B, T, H * K), "context")
+        out = attend(rotate(q_BTHK, cos, sin), rotate(k_BTGK, cos, sin), v_BTGK, mask, r.attention)
         return checkpoint_name(constrain(out, r, "batch", "position", "heads") @ wo, "out_proj")
 
 
