@@ -66,12 +66,12 @@ def _x(span: float, rate: float, share: float = 1.0) -> Denoiser:
 
 
 # Shares are relative. Sources:
-#   prefix-lm        prefix length uniform over the text (Raffel et al. 2019, arXiv:1910.10683, section 3.2.1)
-#   span-corruption  T5's: spans of 3, 15% (ibid., section 3.1.4 and table 7)
-#   ul2              the seven denoisers of UL2 (Tay et al. 2022, arXiv:2205.05131, table 1), equal shares (its
-#                    reference code, appendix 9.2); S is a quarter of the text on average
-#   ul2r             U-PaLM (arXiv:2210.11399, section 2.3): half S, a quarter R, a quarter X, of which one half
-#                    has long spans (32) and one half a high rate (50%)
+#   prefix-lm        a prefix of any length (Raffel et al. 2019, arXiv:1910.10683, section 3.3)
+#   span-corruption  T5's: spans of 3, 15% (ibid., section 3.3)
+#   ul2              the seven denoisers of UL2 (Tay et al. 2022, arXiv:2205.05131, table 1) in equal shares
+#                    (its reference code, appendix 9.2); S asks for a quarter of the text on average
+#   ul2r             U-PaLM (arXiv:2210.11399, section 2.3): half S, a quarter R, a quarter X; of X one half
+#                    has long spans (32) and one half a high rate (50%), S cuts anywhere
 #   fim              half of the examples, prefix-suffix-middle and suffix-prefix-middle alike (Bavarian et
 #                    al. 2022, arXiv:2207.14255, which found no cost in left-to-right loss)
 OBJECTIVES: dict[str, tuple[Denoiser, ...]] = {
@@ -222,6 +222,6 @@ def _number(text: str, where: str) -> float:
 
 def _unknown(text: str, part: str) -> str:
     return (
-        f"objective {text!r}: {part!r} is not known; known are {', '.join(OBJECTIVES)}, S(RATE), R(SPAN,RATE) "
-        "and X(SPAN,RATE), each with =SHARE, joined by commas."
+        f"objective {text!r}: {part!r} is not known; known are {', '.join(OBJECTIVES)}, S(RATE), "
+        "R(SPAN,RATE) and X(SPAN,RATE), each with =SHARE, joined by commas."
     )

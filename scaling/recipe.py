@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from scaling.files import added, as_fields, from_mapping, sha256_json
+from scaling.objective import CAUSAL, parse_objective
 from scaling.parametrisation import RULES, Parametrisation, multipliers
 from scaling.shape import Shape
 
@@ -33,6 +34,7 @@ class Recipe:
 
     lr: peak rate of a model of base_width and base_layers; at other sizes the parts of a model run at
         multiples of it by `parametrisation`: `mup`, `completep` or `standard` (scaling.parametrisation).
+    objective: what is predicted, by name or as a mixture (scaling.objective): `causal`, `ul2`, ...
     scale_epsilon: Adam's epsilon follows the size too, where the parametrisation says how (`completep`).
     lr_horizon_exponent, reference_tokens: the peak is also multiplied by
         (tokens / reference_tokens)^-exponent, since width transfer does not cover the token horizon
@@ -74,6 +76,7 @@ class Recipe:
     parametrisation: Parametrisation = added("mup")
     base_layers: int = added(2)
     scale_epsilon: bool = added(False)
+    objective: str = added("causal")
     warmup_steps: int | None = added(None)
     horizon_tokens_per_param: float | None = added(None)
 
@@ -122,6 +125,9 @@ class Recipe:
             raise ValueError(
                 f"recipe field 'parametrisation' must be one of {known}, not {self.parametrisation!r}."
             )
+        if not isinstance(self.objective, str):
+            raise ValueError(f"recipe field 'objective' must be text, such as 'ul2', not {self.objective!r}.")
+        parse_objective(self.objective).symbols(self.seq)
         if not isinstance(self.scale_epsilon, bool):
             raise ValueError(
                 f"recipe field 'scale_epsilon' must be true or false, not {self.scale_epsilon!r}."
@@ -131,6 +137,11 @@ class Recipe:
                 f"recipe field 'scale_epsilon' is true, but {self.parametrisation!r} states no epsilons; "
                 "use 'completep'."
             )
+
+    @property
+    def symbols(self) -> int:
+        """How many symbols the objective needs beyond the tokenizer's vocabulary."""
+        return len(parse_objective(self.objective).symbols(self.seq))
 
     @property
     def step_tokens(self) -> int:
@@ -204,6 +215,7 @@ class Recipe:
             "dtype": self.dtype,
             "recipe_sha256": self.sha256,
             "plan_seal": plan_seal,
+            **({} if self.objective == CAUSAL else {"objective": self.objective}),
             **{name: values for name, values in further.items() if values},
         }
 

@@ -34,6 +34,11 @@ def requested(folder: str | Path, options: Mapping[str, Any], recipe: Path | Non
     if recipe is not None:
         values = {k: v for k, v in read_json(recipe).items() if k not in ("format", "version")}
         options = {**options, "recipe": Recipe.from_dict(values, str(recipe))}
+    if "objective" in options:
+        base = options.get("recipe", settings.recipe)
+        options = {k: v for k, v in options.items() if k != "objective"} | {
+            "recipe": with_objective(base, options["objective"])
+        }
     if "family" in options:
         options = {**options, "family": {**settings.family, **named_family(options["family"])}}
     if "budgets" in options and "seeds" not in options:
@@ -44,6 +49,13 @@ def requested(folder: str | Path, options: Mapping[str, Any], recipe: Path | Non
     if there is None:
         return sweep
     return replace(sweep, design=store.merge(there.design, sweep.design))
+
+
+def with_objective(recipe: Recipe, objective: str) -> Recipe:
+    try:
+        return replace(recipe, objective=objective)
+    except ValueError as error:
+        raise UsageError(f"--objective: {error}") from None
 
 
 def settings_of(sweep: Sweep) -> Settings:

@@ -67,7 +67,9 @@ def prepare(folder: str | Path, settings: Settings) -> Sweep:
         raise ScalingError(f"{folder}: is a file; a sweep needs a folder.")
     folder.mkdir(parents=True, exist_ok=True)
     data = prepare_data(folder, settings.data, settings.tokenizer)
-    family = from_mapping(ShapeFamily, {**settings.family, "vocab": data.vocab + settings.recipe.symbols}, "family")
+    family = from_mapping(
+        ShapeFamily, {**settings.family, "vocab": data.vocab + settings.recipe.symbols}, "family"
+    )
     design, recipe = _design(settings, family, data.train_tokens), settings.recipe
     if settings.trunks:
         recipe = trunk_recipe(recipe, min(cell.steps for cell in design.cells))

@@ -9,7 +9,7 @@ import pytest
 
 from scaling.objective import OBJECTIVES, parse_objective
 from scaling.shape import ShapeFamily
-from trainer.masks import Mask, inputs, target_weights, visible
+from trainer.masks import Mask, as_batch, inputs, target_weights, visible
 from trainer.model import hidden, init_params, logits
 from trainer.objectives.rows import Rows
 from trainer.objectives.spans import restore
@@ -80,23 +80,23 @@ def test_infilling_keeps_prefix_suffix_and_middle(kind):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_is_a_function_of_its_number_alone(name):
     rows, text = rows_of(name)
-    whole = rows.batches(text, 0, 12)
+    whole = as_batch(rows.batches(text, 0, 12))
     assert whole.ids.shape == (12, 4, 65)
     for first, count in ((0, 1), (3, 4), (11, 1)):
-        part = rows.batches(text, first, count)
+        part = as_batch(rows.batches(text, first, count))
         for field, all_of_it in zip(part, whole, strict=True):
             assert (field is None) == (all_of_it is None)
             assert field is None or np.array_equal(field, all_of_it[first : first + count])
     assert tuple(f for f in ("segments", "prefix", "weights") if getattr(whole, f) is not None) == rows.fields
     other, text = rows_of(name, seed=4)
-    assert not np.array_equal(other.batches(text, 0, 12).ids, whole.ids)
+    assert not np.array_equal(as_batch(other.batches(text, 0, 12)).ids, whole.ids)
 
 
 @pytest.mark.parametrize("seq", [63, 64])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_account_of_tokens_is_that_of_the_batches(name, seq):
     rows, text = rows_of(name, seq)
-    batch = rows.batches(text, 5, 6)
+    batch = as_batch(rows.batches(text, 5, 6))
     flat = type(batch)(*(None if f is None else jnp.asarray(f.reshape(-1, seq + 1)) for f in batch))
     weights = target_weights(flat)
     targets = flat.ids[:, 1:].size if weights is None else float(weights.sum())
@@ -175,7 +175,7 @@ def test_symbols_are_as_many_as_the_longest_example_needs():
     assert ul2.symbols(64)[:3] == ("[R]", "[S]", "[X]")
     for seq in (64, 512):
         rows, text = rows_of("ul2", seq)
-        used = np.unique(rows.batches(text, 0, 40).ids)
+        used = np.unique(as_batch(rows.batches(text, 0, 40)).ids)
         assert set(rows.symbols.values()) <= set(used.tolist())
     # Lengths of the text at 512 ids (T5's rounding): rate, spans.
     found = [(layout.text, layout.noise, layout.spans) for layout in ul2.layouts(512)]

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from scaling.objective import parse_objective
 from scaling.shape import Param
 from trainer.config import RunConfig
 from trainer.model import Params, multiplier_of, tree_of
+from trainer.objectives.rows import fields
 from trainer.schedule import schedule_of
 from trainer.step import Rates, Static
 
@@ -17,7 +19,14 @@ def static_of(config: RunConfig) -> Static:
     c = config
     constants = c.b1, c.b2, c.eps, c.clip_norm, c.z_loss, c.dtype
     scaled = c.decay_multipliers is not None, c.eps_multipliers is not None
-    return Static(c.shape, c.batch, c.seq, c.chunk_steps, *constants, c.resources, *scaled)
+    said = fields_of(config)
+    return Static(c.shape, c.batch, c.seq, c.chunk_steps, *constants, c.resources, *scaled, fields=said)
+
+
+def fields_of(config: RunConfig) -> tuple[str, ...]:
+    """What the run's batches say of each token beside its id."""
+    objective = parse_objective(config.objective)
+    return () if objective.is_causal else fields(objective, config.seq)
 
 
 def rates_of(config: RunConfig) -> Rates:

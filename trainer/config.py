@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scaling.files import added, as_fields, from_mapping, read_json, sha256_json
+from scaling.objective import parse_objective
 from scaling.shape import Shape
 from trainer.resources import Resources
 
@@ -16,7 +17,8 @@ FORMAT = "scaling/run-config"
 VERSION = 1
 # What decides no result: names, paths, cadence, devices, and what a run takes over or leaves behind.
 FREE = frozenset(
-    ("name", "data", "checkpoint_seconds", "plan_seal", "resources", "keep_model", "keep_steps", "trunk")
+    ("name", "data", "plan_seal", "resources", "trunk", "eval_every_steps", "checkpoint_seconds")
+    + ("keep_model", "keep_steps", "keep_checkpoints", "keep_best")
 )
 PARTS = {"embedding", "hidden", "writer", "head", "norm", "final_norm"}
 
@@ -35,6 +37,11 @@ class RunConfig:
     how memory is spent. `keep_model` leaves the final parameters in the run's folder, `keep_steps` the
     whole training state after each of these steps (`trainer.resume.starting_state` reads it). `trunk` names a
     folder, relative to the run's own, where runs alike up to `branch_step` share it (`trainer.trunk`).
+
+    Of the checkpoints that an interrupted run goes on from, the newest `keep_checkpoints` stay; every
+    `eval_every_steps` (0: never) the run is evaluated as at its end, and the `keep_best` states of lowest
+    loss stay. A loss that jumps, or diverges, is noted; `on_spike` "rewind" goes back at least `rewind_steps`
+    and past the batches read since, at most `rewind_most` times (trainer.rewind).
     """
 
     shape: Shape
@@ -70,7 +77,14 @@ class RunConfig:
     decay_multipliers: Mapping[str, float] | None = added(None)
     eps_multipliers: Mapping[str, float] | None = added(None)
     keep_steps: tuple[int, ...] = added(())
+    keep_checkpoints: int = added(2)
+    eval_every_steps: int = added(0)
+    keep_best: int = added(0)
+    on_spike: Literal["note", "rewind"] = added("note")
+    rewind_steps: int = added(100)
+    rewind_most: int = added(3)
     trunk: str | None = added(None)
+    objective: str = added("causal")
 
     def __post_init__(self) -> None:
         if not isinstance(self.shape, Shape):
@@ -119,7 +133,23 @@ class RunConfig:
         self.resources.check(self.batch, self.seq)
         if not isinstance(self.keep_model, bool):
             raise ValueError(f"field 'keep_model' must be true or false, not {self.keep_model!r}.")
+        self._check_faults()
+        _check_objective(self.objective, self.seq)
         object.__setattr__(self, "keep_steps", _steps("keep_steps", self.keep_steps, self.steps))
+
+    def _check_faults(self) -> None:
+        least = {"keep_checkpoints": 1, "eval_every_steps": 0, "keep_best": 0, "rewind_steps": 1}
+        for name, bound in {**least, "rewind_most": 1}.items():
+            if type(getattr(self, name)) is not int or getattr(self, name) < bound:
+                raise ValueError(
+                    f"field {name!r} must be a whole number of at least {bound}, not {getattr(self, name)!r}."
+                )
+        if self.keep_best and not self.eval_every_steps:
+            raise ValueError("field 'keep_best' needs 'eval_every_steps': best by which evaluations?")
+        if self.on_spike not in ("note", "rewind"):
+            raise ValueError(f"field 'on_spike' must be 'note' or 'rewind', not {self.on_spike!r}.")
+        if self.on_spike == "rewind" and self.trunk is not None:
+            raise ValueError("field 'on_spike': runs that share a trunk share its batches, so none can skip.")
 
     @property
     def tokens(self) -> int:
@@ -149,6 +179,12 @@ def _steps(name: str, values: Any, last: int) -> tuple[int, ...]:
     if isinstance(values, (str, Mapping)) or not all(type(s) is int and 1 <= s <= last for s in values):
         raise ValueError(f"field {name!r} lists whole numbers from 1 to 'steps' ({last}), not {values!r}.")
     return tuple(sorted(set(values)))
+
+
+def _check_objective(text: Any, seq: int) -> None:
+    if not isinstance(text, str):
+        raise ValueError(f"field 'objective' must be text, such as 'ul2', not {text!r}.")
+    parse_objective(text).symbols(seq)
 
 
 def _check_multipliers(name: str, values: Any) -> None:

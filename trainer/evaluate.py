@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,7 @@ class Evaluation(NamedTuple):
     loss_se: float  # standard error over documents, nats per token
     bits_per_byte: float
     tokens: int
+    further: dict[str, Any] | None = None  # of an objective or a mixture (trainer.training_data)
 
 
 def evaluate(

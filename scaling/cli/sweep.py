@@ -35,6 +35,10 @@ def command(
     family: Annotated[
         str | None, typer.Option(help="Architecture: llama (the default) or palm (parallel, multi-query).")
     ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(help="causal, prefix-lm, span-corruption, ul2, ul2r, fim, or mixed: causal=1,ul2=3."),
+    ] = None,
     target: Annotated[
         str | None, typer.Option(help="FLOPs of the run to be planned: what the sweep is judged by.")
     ] = None,
@@ -106,6 +110,7 @@ def command(
         "seeds": numbers(seeds, "--seeds", whole=True),
         "first_seed": seed,
         "family": family,
+        "objective": objective,
         "widths": numbers(widths, "--widths", whole=True),
         "runs": runs,
         "flops": None if budget is None else parse_flops(budget, "--budget"),

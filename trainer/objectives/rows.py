@@ -24,6 +24,15 @@ class Text(Protocol):
         """Tokens [m, length] from `offsets` on within the windows of these numbers."""
 
 
+def fields(objective: Objective, seq: int) -> tuple[str, ...]:
+    """What a batch says beside the ids; the same in every step, since a program is compiled for it."""
+    full = all(layout.size == seq + 1 for layout in objective.layouts(seq))
+    packed = objective.examples > 1
+    prefixed = any(d.kind in ("prefix", "span") for d in objective.denoisers)
+    wanted = {"segments": packed, "prefix": prefixed, "weights": not full and not packed}
+    return tuple(name for name, there in wanted.items() if there)
+
+
 @dataclass(frozen=True)
 class Rows:
     """Batches of an objective; `vocab` is the tokenizer's, beyond which the objective's symbols lie.
@@ -61,25 +70,27 @@ class Rows:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """What a batch says beside the ids; the same in every step, since a program is compiled for it."""
-        full = all(layout.size == self.seq + 1 for layout in self.layouts)
-        packed = self.objective.examples > 1
-        prefixed = any(d.kind in ("prefix", "span") for d in self.objective.denoisers)
-        wanted = {"segments": packed, "prefix": prefixed, "weights": not full and not packed}
-        return tuple(name for name, there in wanted.items() if there)
+        return fields(self.objective, self.seq)
 
-    def numbers(self, first: int, steps: int) -> np.ndarray:
-        """The numbers of the examples of steps first .. first + steps - 1, in their order."""
+    def numbers(self, first: int, steps: int, rows: np.ndarray | None = None) -> np.ndarray:
+        """The numbers of the examples of steps first .. first + steps - 1, in their order; of some `rows`
+        of each batch alone if given."""
         each = self.batch * self.objective.examples
-        return np.arange(first * each, (first + steps) * each, dtype=np.uint64)
+        numbers = np.arange(first * each, (first + steps) * each, dtype=np.uint64)
+        if rows is None:
+            return numbers
+        return numbers.reshape(steps, self.batch, -1)[:, rows].reshape(-1)
 
     def denoisers(self, numbers: np.ndarray) -> np.ndarray:
         """Which of the objective's denoisers each example goes through."""
         return dealt(numbers, np.array([d.share for d in self.objective.denoisers]), self.seed)
 
-    def batches(self, text: Text, first: int, steps: int) -> Batch:
-        """The batches of steps first .. first + steps - 1, every array [steps, batch, seq + 1]."""
-        numbers = self.numbers(first, steps)
+    def batches(
+        self, text: Text, first: int, steps: int, rows: np.ndarray | None = None
+    ) -> Batch | np.ndarray:
+        """The batches of steps first .. first + steps - 1, arrays [steps, batch, seq + 1], of some `rows`
+        alone if given; only ids where nothing else is to be said."""
+        numbers = self.numbers(first, steps, rows)
         of = self.denoisers(numbers)
         size = self.objective.example_ids(self.seq)
         ids = np.zeros((len(numbers), size), self.dtype)
@@ -95,7 +106,7 @@ class Rows:
             inputs[mine], filled[mine] = self._inputs(layout, numbers[mine]), layout.size
 
         place = np.arange(size)
-        shape = steps, self.batch, self.seq + 1
+        shape = steps, len(numbers) // (steps * self.objective.examples), self.seq + 1
         said: dict[str, Any] = {}
         if "prefix" in self.fields:
             said["prefix"] = self._row(place < inputs[:, None], shape)
@@ -104,9 +115,9 @@ class Rows:
         if "segments" in self.fields:
             which = (np.arange(len(numbers)) % self.objective.examples + 1)[:, None]
             said["segments"] = self._row(np.where(place < filled[:, None], which, 0).astype(np.int32), shape)
-        return Batch(self._row(ids, shape), **said)
+        return Batch(self._row(ids, shape), **said) if said else self._row(ids, shape)
 
-    def count(self, first: int, steps: int) -> dict[str, float]:
+    def count(self, first: int, steps: int) -> dict[str, int]:
         """What steps first .. first + steps - 1 read: `text` tokens, `targets` that are learnt, and `pairs`
         of a token and one that it sees."""
         numbers = self.numbers(first, steps)
@@ -124,6 +135,11 @@ class Rows:
             targets += int((layout.size - np.maximum(inputs, 1)).sum())
             pairs += int((read * (read + 1) // 2 + seen * (seen - 1) // 2).sum())
         return {"text": text, "targets": targets, "pairs": pairs}
+
+    def total(self, steps: int, block: int = 1 << 14) -> dict[str, int]:
+        """`count` of the first `steps` steps, in blocks that fit in memory."""
+        found = [self.count(first, min(block, steps - first)) for first in range(0, steps, block)]
+        return {name: sum(part[name] for part in found) for name in ("text", "targets", "pairs")}
 
     def _row(self, values: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
         """Examples [m, size] side by side in rows of seq + 1; what is left over is padding (zeros)."""

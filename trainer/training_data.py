@@ -1,0 +1,121 @@
+"""What a run reads: the batches it is trained on, and what it is validated on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from scaling.errors import ScalingError
+from scaling.objective import Objective, parse_objective
+from trainer.batches import train_ids
+from trainer.config import RunConfig
+from trainer.evaluate import Evaluation, evaluate
+from trainer.masks import Batch
+from trainer.objectives.rows import Rows
+from trainer.objectives.text import StreamText
+from trainer.objectives.validation import validate
+from trainer.tokens import TokenFolder
+
+
+class TrainingData:
+    """Batches of `config` from `data`: ids alone where every token is learnt from those before it.
+
+    Everything is a function of the config, the data and the step, so that a run goes on exactly.
+    """
+
+    def __init__(self, config: RunConfig, data: TokenFolder) -> None:
+        self.config, self.data = config, data
+        self.stream = data.tokens("train")
+        self.plain = is_plain(config)
+
+    @cached_property
+    def rows(self) -> Rows:
+        c = self.config
+        return Rows(parse_objective(c.objective), c.seq, c.batch, self.data.vocab_size, c.seed)
+
+    @cached_property
+    def text(self) -> StreamText:
+        return StreamText(self.stream, self.config.seed, self.rows.window)
+
+    @property
+    def dtype(self) -> str:
+        return str(self.stream.dtype if self.plain else self.rows.dtype)
+
+    def check(self, where: str) -> None:
+        """Raise ScalingError unless the shape's vocabulary has a row for every symbol of the run."""
+        needed = self.data.vocab_size + (0 if self.plain else len(self.rows.symbols))
+        if needed > self.config.shape.vocab:
+            more = "" if self.plain else f" and the objective's {len(self.rows.symbols)}"
+            raise ScalingError(
+                f"{where}: field 'shape.vocab' is {self.config.shape.vocab}, but the tokenizer of "
+                f"{self.config.data} has {self.data.vocab_size} symbols{more}."
+            )
+        if not self.plain and len(self.stream) <= self.rows.window:
+            raise ScalingError(
+                f"{where}: objective {self.config.objective!r} needs {self.rows.window} tokens per example; "
+                f"the training text of {self.config.data} has {len(self.stream)}."
+            )
+
+    def chunk(self, step: int, count: int, rows: np.ndarray | None = None) -> Batch | np.ndarray:
+        """The batches of `count` steps from `step` on, of some `rows` alone if given, and the first of them
+        again up to the `chunk_steps` that a program takes."""
+        c = self.config
+        batch: Any
+        if self.plain:
+            batch = train_ids(self.stream, c.seed, step, count, c.batch, c.seq, rows)
+        else:
+            batch = self.rows.batches(self.text, step, count, rows)
+        missing = c.chunk_steps - count
+        if isinstance(batch, Batch):
+            return Batch(*(None if field is None else _filled(field, missing) for field in batch))
+        return _filled(batch, missing)
+
+    def evaluate(self, program: Any, params: Any) -> Evaluation:
+        """The validation of `trainer.evaluate`; an objective's own loss and modes beside it."""
+        c = self.config
+        if self.plain:
+            return evaluate(program, params, self.data, c.eval_tokens, c.seq)
+        return validate(program, params, self.data, c.eval_tokens, self.rows)
+
+    def account(self, steps: int) -> Mapping[str, Any]:
+        """For the run's record: what `steps` steps have read and learnt, where that is not every token."""
+        if self.plain:
+            return {}
+        c, counts = self.config, self.rows.total(steps)
+        read = steps * c.batch * c.seq
+        pairs = counts["pairs"] / read
+        heads = c.shape.layers * c.shape.heads * c.shape.head_dim
+        return {
+            "unique_tokens": int(min(counts["text"], len(self.stream))),
+            "epochs": counts["text"] / len(self.stream),
+            "objective": {
+                "name": c.objective,
+                "symbols": len(self.rows.symbols),
+                "text_tokens": counts["text"],
+                "target_tokens": counts["targets"],
+                "seen_per_token": pairs,
+                # As model_causal, with what the mask of this objective lets through.
+                "flops_masked": (6.0 * c.shape.matmul_params + 12.0 * pairs * heads) * read,
+            },
+        }
+
+
+def is_plain(config: RunConfig) -> bool:
+    """Whether every token of the stream is learnt from those before it, as it always was."""
+    return objective_of(config).is_causal
+
+
+def objective_of(config: RunConfig) -> Objective:
+    return parse_objective(config.objective)
+
+
+def ids_dtype(config: RunConfig, data: TokenFolder) -> str:
+    """The type in which ids reach the programs of a run."""
+    return TrainingData(config, data).dtype
+
+
+def _filled(field: np.ndarray, missing: int) -> np.ndarray:
+    return np.concatenate([field, np.repeat(field[:1], missing, axis=0)]) if missing else field
