@@ -22,3 +22,11 @@ class UsageError(ScalingError):
 
 class Refusal(ScalingError):
     """The data or the request cannot support an honest answer; says why and what would help."""
+
+
+class Interrupted(ScalingError):
+    """A signal ended the work before its end; the same command goes on with it. No failure, and no result."""
+
+    def __init__(self, message: str, signal: int = 15) -> None:
+        super().__init__(message)
+        self.exit_status = 128 + signal  # what a shell reports of a process that a signal ended

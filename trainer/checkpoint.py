@@ -2,85 +2,135 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from scaling.errors import ScalingError
-from scaling.files import read_json, sha256_json, write_json
+from scaling.files import read_json, sha256_json, to_jsonable, write_json
 from trainer.processes import is_first, together
 
 KEEP = 2
+MARK = "host.json"
+Rank = Callable[[dict[str, Any]], float]
 
 
 class Checkpoints:
-    """The folder of a run's checkpoints, one per step, the newest `keep` kept (None: all of them).
+    """A folder of checkpoints, one per step; `keep` of them stay, the newest or those of lowest `rank`.
 
-    Orbax writes into a temporary folder and renames it when complete, so a kill leaves either a
-    whole checkpoint or none. Beside it stands a small record of the host's own state (the loss
-    curve so far) with checksums of itself and of the arrays; a checkpoint counts only when both are there.
+    STEP/state/      the arrays, which Orbax writes into a temporary folder and renames when complete
+    STEP/host.json   the host's own state (the loss curve so far), a checksum of itself and of every file
+                     of the arrays; written last, so a kill leaves either a whole checkpoint or none
+
+    `keep` None keeps all. `rank` takes the host's record.
     """
 
-    def __init__(self, folder: str | Path, keep: int | None = KEEP) -> None:
+    def __init__(self, folder: str | Path, keep: int | None = KEEP, rank: Rank | None = None) -> None:
         self.folder = Path(folder).resolve()
         self.keep = keep
+        self.rank = rank
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, oldest first."""
         if not self.folder.is_dir():
             return []
         found = (int(p.name) for p in self.folder.iterdir() if p.name.isdigit())
-        return sorted(s for s in found if (self.folder / str(s) / "host.json").exists())
+        return sorted(s for s in found if (self.folder / str(s) / MARK).exists())
 
     def save(self, step: int, state: Any, host: dict[str, Any]) -> None:
+        """Write a whole checkpoint; whatever Orbax or the file system raises is raised."""
+        self.begin(step, state, host)()
+
+    def begin(self, step: int, state: Any, host: dict[str, Any]) -> Callable[[], None]:
+        """Take the arrays off the devices; what is returned completes the checkpoint, in any thread.
+
+        Every process of a run must call it. The state may be donated as soon as this returns.
+        """
         import orbax.checkpoint as ocp
 
         target = self.folder / str(step)
         if is_first():
             shutil.rmtree(target, ignore_errors=True)
         together("place for a checkpoint")
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(target / "state", state)
-        if not is_first():
-            return
-        record = {**host, "state_crc32": checksum(state)}
-        write_json(target / "host.json", {**record, "record_sha256": sha256_json(record)})
-        if self.keep is None:
-            return
-        kept = {str(step) for step in self.steps()[-self.keep :]}
-        for place in self.folder.iterdir():  # older ones, and those that a kill left unfinished
-            if place.name.isdigit() and place.name not in kept:
-                shutil.rmtree(place, ignore_errors=True)
+        record = to_jsonable(host)  # a copy: the run goes on and adds to its lists
+        checkpointer = ocp.StandardCheckpointer()
+        checkpointer.save(target / "state", state)
+
+        def complete() -> None:
+            try:
+                checkpointer.wait_until_finished()
+            finally:
+                checkpointer.close()
+            if is_first():
+                record["files"] = checksums(target / "state")
+                write_json(target / MARK, {**record, "record_sha256": sha256_json(record)})
+                self.prune()
+
+        return complete
 
     def restore(self, step: int, state: Any) -> tuple[Any, dict[str, Any]]:
         """State and host record at `step`; `state` gives structure, types and shardings.
 
-        Raises ScalingError when the checkpoint is damaged: it cannot be read, or its arrays are not
-        those that were saved (a flipped bit in an array's file is nothing that Orbax notices).
+        Raises ScalingError when the checkpoint is damaged: it cannot be read, or its files are not
+        those that were written (a flipped bit in an array's file is nothing that Orbax notices).
         """
         import orbax.checkpoint as ocp
 
         target = self.folder / str(step)
-        host = read_json(target / "host.json")
-        if host.pop("record_sha256", None) != sha256_json(host):
-            raise ScalingError(f"{target / 'host.json'}: is not what was saved.")
+        host = self.record(step)
+        for name, found in checksums(target / "state", host.get("files", {})).items():
+            if found != host["files"][name]:
+                raise ScalingError(f"{target / 'state' / name}: is not what was saved.")
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
         try:
             with ocp.StandardCheckpointer() as checkpointer:
                 restored = checkpointer.restore(target / "state", abstract)
         except Exception as error:  # Orbax raises whatever its many layers raise
-            reason = str(error).strip().partition("\n")[0][:200]
-            raise ScalingError(
-                f"{target}: the checkpoint cannot be read ({type(error).__name__}: {reason})."
-            ) from None
-        saved = host.pop("state_crc32", None)
-        if saved is not None and saved != checksum(restored):
-            raise ScalingError(f"{target}: the checkpoint's arrays are not those that were saved.")
-        return restored, host
+            raise ScalingError(f"{target}: the checkpoint cannot be read ({reason(error)}).") from None
+        return restored, {name: value for name, value in host.items() if name != "files"}
+
+    def record(self, step: int) -> dict[str, Any]:
+        """The host's record at `step`."""
+        path = self.folder / str(step) / MARK
+        host = read_json(path)
+        if host.pop("record_sha256", None) != sha256_json(host):
+            raise ScalingError(f"{path}: is not what was saved.")
+        return host
+
+    def prune(self, keep: int | None = None) -> None:
+        """Remove what is not to be kept, and what a kill left unfinished."""
+        keep = self.keep if keep is None else keep
+        if keep is None:
+            return
+        steps = self.steps()
+        if self.rank is not None:
+            steps.sort(key=self._merit)
+        kept = {str(step) for step in steps[-keep:]}
+        for place in self.folder.iterdir():
+            if place.name.isdigit() and place.name not in kept:
+                shutil.rmtree(place, ignore_errors=True)
+
+    def _merit(self, step: int) -> float:
+        assert self.rank is not None
+        try:
+            return -self.rank(self.record(step))
+        except ScalingError:  # damaged
+            return -math.inf
+
+    def discard(self, step: int) -> None:
+        """Remove what there is of the checkpoint at `step`."""
+        shutil.rmtree(self.folder / str(step), ignore_errors=True)
+
+    def drop(self, after: int) -> None:
+        """Remove the checkpoints of later steps than `after`."""
+        for step in self.steps() if is_first() else ():
+            if step > after:
+                self.discard(step)
 
     def set_aside(self, step: int) -> Path:
         """Take a checkpoint out of the row without deleting it; `clear` does that when the run ends."""
@@ -95,11 +145,28 @@ class Checkpoints:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def checksum(state: Any) -> int | None:
-    """CRC-32 over the arrays of `state`; None where this process does not hold all of them."""
-    total = 0
-    for leaf in jax.tree.leaves(state):
-        if not getattr(leaf, "is_fully_addressable", True):
-            return None
-        total = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8), total)
-    return total
+def checksums(folder: Path, names: Any = None) -> dict[str, list[int] | None]:
+    """Size in bytes and CRC-32 of the files below `folder`, or of `names`; None for a missing one."""
+    if names is None:
+        names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return {name: _checksum(folder / name) for name in names}
+
+
+def _checksum(path: Path) -> list[int] | None:
+    size = total = 0
+    try:
+        with open(path, "rb") as stream:
+            while block := stream.read(1 << 20):
+                size, total = size + len(block), zlib.crc32(block, total)
+    except OSError:
+        return None
+    return [size, total]
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what a library says, for a sentence of ours."""
+    text = str(error)
+    if "No space left on device" in text:
+        return "No space left on device"
+    said = text.strip().partition("\n")[0][:200].rstrip(".")
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

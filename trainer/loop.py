@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -10,29 +11,28 @@ from typing import Any
 
 import numpy as np
 
-from scaling.errors import ScalingError
+from scaling.errors import Interrupted, ScalingError
 from scaling.files import write_json
-from trainer import journal
+from trainer import health, interrupt, journal
 from trainer.assembly import rates_of, static_of
-from trainer.batches import train_ids
-from trainer.checkpoint import Checkpoints
 from trainer.config import RunConfig, read_config
-from trainer.evaluate import evaluate
+from trainer.cuts import cuts_of
+from trainer.evaluate import Evaluation
 from trainer.feed import fetched
-from trainer.model import per_layer, stacked
-from trainer.processes import agree, is_first
-from trainer.programs import Programs, compiled, fresh_state, placed
+from trainer.model import per_layer
+from trainer.processes import everyone, is_first
+from trainer.programs import Programs, compiled
 from trainer.record import finished, result_record
-from trainer.resume import kept, newest
-from trainer.step import Static
+from trainer.resume import Host, begun, newest, saved_form
+from trainer.rewind import may_rewind, rewound, skipped
+from trainer.saving import Saves, demand_writable
+from trainer.step import State, Static
 from trainer.tokens import SPLITS, TokenFolder
+from trainer.training_data import TrainingData
 from trainer.trunk import Trunk
 from trainer.watch import numbers
 from trainer.weights import keep_model
 
-# Times ln(vocab), the loss of a model that knows nothing (and of the first step): a mean training loss
-# beyond it is divergence, though every number may still be finite.
-EXPLODED = 2.0
 Report = Callable[[dict[str, Any]], None]
 ProgramsOf = Callable[[Static, str], Programs]
 # A run as it goes: it asks for calls of its train program, is sent what they return, and ends in its result.
@@ -73,19 +73,16 @@ def training(
     config = read_config(folder / "config.json")
     done = finished(folder, config)
     if done is not None:
-        Checkpoints(folder / "checkpoint").clear()  # a kill may have come between the result and this
+        Saves(folder, config).clear()  # a kill may have come between the result and this
         return done
+    demand_writable(folder)
     data = TokenFolder.open(config.data)
     if data.sha256 != config.data_sha256:
         raise ScalingError(
             f"{folder / 'config.json'}: the run was planned on data {config.data_sha256[:12]}, but "
             f"{config.data} holds {data.sha256[:12]}; point it to the data it was planned on."
         )
-    if data.vocab_size > config.shape.vocab:
-        raise ScalingError(
-            f"{folder / 'config.json'}: field 'shape.vocab' is {config.shape.vocab}, but the tokenizer of "
-            f"{config.data} has {data.vocab_size} symbols."
-        )
+    TrainingData(config, data).check(str(folder / "config.json"))
     for split in SPLITS:
         if len(data.tokens(split)) < config.seq + 1:
             raise ScalingError(
@@ -95,7 +92,7 @@ def training(
     result = yield from _train(folder, config, data, on_report or (lambda _: None), programs_of)
     if is_first():
         write_json(folder / "result.json", result)
-    Checkpoints(folder / "checkpoint").clear()
+    Saves(folder, config).clear()
     return result
 
 
@@ -103,86 +100,102 @@ def _train(
     folder: Path, config: RunConfig, data: TokenFolder, report: Report, programs_of: ProgramsOf
 ) -> Training:
     begin = time.perf_counter()
-    stream = data.tokens("train")
+    source = TrainingData(config, data)
     static = static_of(config)
-    programs = programs_of(static, str(stream.dtype))
+    programs = programs_of(static, source.dtype)
     compile_s = time.perf_counter() - begin
     rates = rates_of(config)
-    checkpoints = Checkpoints(folder / "checkpoint")
-    state = fresh_state(static, config.seed, config.init_multipliers)
-    host: dict[str, Any] = {"config_sha256": config.sha256, "time_s": 0.0, "curve": [], "evaluations": []}
-    trunk = Trunk(folder, config)
-    found = trunk.begin(newest(checkpoints, per_layer(state), config.sha256), per_layer(state))
-    if found is not None:
-        state, host = found
-        state = stacked(state) if config.resources.scan else state
+    saves, trunk, form = Saves(folder, config), Trunk(folder, config), saved_form(static)
+    found = trunk.begin(newest(saves.newest, form, config.sha256), form)
+    state, host = begun(static, config, found)
     step = int(state.step)
-    state = placed(static, state)
-    metrics_path = folder / "metrics.jsonl"
-    journal.truncate(metrics_path, step)
-    saved_at = time.perf_counter()
+    saves.begun(step)
+    journal.truncate(folder / journal.NAME, host["reported"])
     spent = host["time_s"]
     host["packed"] = max(host.get("packed", 1), programs.packed)
-    eval_steps = _evaluation_steps(config)
-    status = "done"
-    while step < config.steps:
-        stop = min(s for s in (*eval_steps, *config.keep_steps, config.steps) if s > step)
-        count = min(config.chunk_steps, stop - step)
-        began = time.perf_counter()
-        ids = train_ids(stream, config.seed, step, count, config.batch, config.seq, programs.rows)
-        if count < config.chunk_steps:
-            ids = np.concatenate([ids, np.repeat(ids[:1], config.chunk_steps - count, axis=0)])
-        state, metrics = yield programs.train, (state, rates, ids, np.int32(count))
-        rows = np.asarray(metrics, np.float64)[:count]
-        step += count
-        now = time.perf_counter()
-        line = {
-            "step": step,
-            "tokens": step * config.batch * config.seq,
-            "loss": float(rows[:, 0].mean()),
-            "grad_norm": float(rows[:, 1].mean()),
-            "steps": count,
-            "time_s": spent + now - begin,
-        }
-        if not np.isfinite(rows).all():
-            first = step - count + int(np.argmin(np.isfinite(rows).all(axis=1)))
-            status = "diverged"
-            line["loss"] = line["grad_norm"] = None
-            host["diverged_at_step"] = first
-        elif line["loss"] > EXPLODED * math.log(config.shape.vocab):
-            status = "diverged"
-            host["diverged_at_step"] = step - count + int(np.argmax(rows[:, 0]))
-        line |= numbers(config, data, step, count, line["loss"], now - began)
-        journal.append(metrics_path, line)
-        host["curve"].append([line["tokens"], line["loss"], count])
-        report({**line, "total_steps": config.steps, "total_tokens": config.tokens})
-        if status == "diverged":
-            break
-        if step in eval_steps:
-            host["evaluations"].append(
-                evaluate(programs.evaluate, state.params, data, config.eval_tokens, config.seq)._asdict()
-            )
-        if step in config.keep_steps:
-            kept(folder).save(step, per_layer(state), {**host, "time_s": spent + now - begin})
-        if trunk.wants(step):
-            trunk.leave(step, per_layer(state), {**host, "time_s": spent + now - begin})
-        if agree(now - saved_at > config.checkpoint_seconds) and step < config.steps:
-            checkpoints.save(step, per_layer(state), {**host, "time_s": spent + now - begin})
-            saved_at = time.perf_counter()
-    evaluation = None
-    if status == "done":
-        evaluation = evaluate(programs.evaluate, state.params, data, config.eval_tokens, config.seq)
-        if not math.isfinite(evaluation.loss):
-            status = "diverged"
-        elif config.keep_model:
-            keep_model(folder, config, data, fetched(state.params))
+    cuts = cuts_of(config)
+    status, training_s = "done", 0.0
+
+    def evaluation() -> Evaluation:
+        return source.evaluate(programs.evaluate, state.params)
+
+    with saves, interrupt.listening():
+        while step < config.steps:
+            if not everyone(not interrupt.asked()):
+                _stop(folder, config, saves, step, state, host)
+            first, stop = host["reported"], cuts.next(step, host["reported"])
+            count = stop - step
+            began = time.perf_counter()
+            ids = source.chunk(step + skipped(host), count, programs.rows)
+            state, metrics = yield programs.train, (state, rates, ids, np.int32(count))
+            rows = np.concatenate([host["rows"], np.asarray(metrics, np.float64)[:count, :2]])
+            host["rows"], step = rows, stop
+            now = time.perf_counter()
+            training_s += now - began
+            host["time_s"] = spent + now - begin
+            healthy = np.isfinite(rows).all()
+            if healthy and cuts.evaluates(step):
+                host["evaluated"].append({"step": step, **evaluation()._asdict()})
+            if step == cuts.report(first):
+                z = health.z_scores(host["recent"], rows, first)
+                diverged = health.diverged_at(rows, first, config.shape.vocab)
+                line = _line(config, host, step)
+                line |= numbers(config, data, step, len(rows), line["loss"], training_s)
+                journal.append(folder / journal.NAME, line)
+                host["curve"].append([line["tokens"], line["loss"], len(rows)])
+                report({**line, "total_steps": config.steps, "total_tokens": config.tokens})
+                spike = health.first_spike(z, first) if diverged is None else diverged
+                if spike is not None and may_rewind(config, host):
+                    state, host = rewound(saves, static, config, host, spike, step)
+                    step, training_s = int(state.step), 0.0
+                    journal.truncate(folder / journal.NAME, host["reported"])
+                    continue
+                if diverged is not None:
+                    status, host["diverged_at_step"] = "diverged", diverged
+                    break
+                host["spikes"] = health.with_spikes(host["spikes"], z, first)
+                host["recent"] = np.concatenate([host["recent"], rows])[-health.RECENT :]
+                host["reported"], host["rows"], training_s = step, rows[:0], 0.0
+                if step in cuts.smoothing:
+                    host["evaluations"].append(evaluation()._asdict())
+            if healthy:
+                if trunk.wants(step):
+                    trunk.leave(step, per_layer(state), host)
+                saves.after(step, state, host)
+        final = None
+        if status == "done":
+            final = evaluation()
+            if not math.isfinite(final.loss):
+                status = "diverged"
+            else:
+                if config.eval_every_steps:
+                    host["evaluated"].append({"step": step, **final._asdict()})
+                    saves.final(step, state, host)
+                if config.keep_model:
+                    keep_model(folder, config, data, fetched(state.params))
+    host["checkpoint_failures"] = saves.saver.failures
     elapsed = spent + time.perf_counter() - begin
-    return result_record(config, data, status, host, evaluation, step, elapsed, compile_s)
+    return result_record(config, data, status, host, final, step, elapsed, compile_s)
 
 
-def _evaluation_steps(config: RunConfig) -> tuple[int, ...]:
-    """Steps of the extra evaluations that `eval_smoothing` asks for, over the last tenth of the run."""
-    extra = config.eval_smoothing - 1
-    first = config.steps - max(1, config.steps // 10)
-    steps = np.linspace(first, config.steps, extra + 1)[:-1] if extra else []
-    return tuple(sorted({int(s) for s in steps if 0 < s < config.steps}))
+def _line(config: RunConfig, host: Host, step: int) -> dict[str, Any]:
+    """The report of the steps since the last one; no numbers where one of them is not finite."""
+    rows, evaluated = host["rows"], host["evaluated"]
+    loss, norm = rows.mean(axis=0).tolist() if np.isfinite(rows).all() else (None, None)
+    line = {"step": step, "tokens": step * config.batch * config.seq, "loss": loss, "grad_norm": norm}
+    line |= {"steps": len(rows), "time_s": host["time_s"]}
+    if evaluated and evaluated[-1]["step"] > host["reported"]:
+        line["eval_loss"] = evaluated[-1]["loss"]
+    return line
+
+
+def _stop(folder: Path, config: RunConfig, saves: Saves, step: int, state: State, host: Host) -> None:
+    """Leave a checkpoint and raise Interrupted."""
+    number = interrupt.asked() or signal.SIGTERM
+    there = saves.now(step, state, host) if np.isfinite(host["rows"]).all() else 0
+    goes_on = f"goes on from step {there}" if there else "begins again"
+    name = signal.Signals(number).name
+    raise Interrupted(
+        f"{folder}: interrupted by {name} after step {step} of {config.steps}; the same command {goes_on}.",
+        number,
+    )

@@ -86,6 +86,7 @@ def result_record(
         "tokens_per_s": tokens / max(elapsed, 1e-9),
         "packed": host.get("packed", 1),  # runs that shared the device, and so this one's time
         **begun_at(config, host),
+        **events(config, host),
         "curve": thin(host["curve"]),
         "config_sha256": config.sha256,
         "recipe_sha256": config.recipe_sha256,
@@ -100,6 +101,18 @@ def result_record(
         **TrainingData(config, data).account(steps),
         **({"validation": final.further} if final and final.further else {}),
     }
+
+
+def events(config: RunConfig, host: dict) -> dict[str, Any]:
+    """What befell the run: jumps of loss and gradient, where it went back, saves that failed."""
+    found: dict[str, Any] = {"spikes": {"policy": config.on_spike, **host["spikes"]}}
+    if config.on_spike == "rewind":
+        found["rewinds"] = host["rewinds"]
+    if config.eval_every_steps:
+        found["evaluated"] = host["evaluated"]
+    if host.get("checkpoint_failures"):
+        found["checkpoint_failures"] = host["checkpoint_failures"]
+    return found
 
 
 def package_versions() -> dict[str, str]:
