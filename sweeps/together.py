@@ -8,29 +8,31 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from sweeps.worker import DEFAULT_RUNNER, load_runner, run_here
+from sweeps.worker import DEFAULT_RUNNER, load_runner
 
 
-def run_together(
+@contextlib.contextmanager
+def joined(
     folder: Path,
     processes: int,
     coordinator: str | None = None,
     process: int | None = None,
-    on_report: Callable[[dict[str, Any]], None] | None = None,
-    wait_s: float = 0.0,
     join_s: float | None = None,
     heartbeat_s: float | None = None,
-) -> dict[str, Any] | None:
-    """This process's part of the run in `folder`; its record on the first process, None on the others.
+) -> Iterator[bool]:
+    """Whether this is the first of the `processes` that train the run in `folder`, once all are there.
 
-    Raises ScalingError when the processes do not find each other within `join_s`, or are not started for
-    the same run. A process that dies ends the others, with a sentence, at once; a host that does not answer
-    any more, after about `heartbeat_s`.
+    The first then runs it as if it were alone, the others `follow`. Raises ScalingError when the processes
+    do not find each other within `join_s`, or are not started for the same run. Inside, a process that dies
+    ends the others at once, with a sentence; a host that does not answer any more, after about
+    `heartbeat_s`.
     """
+    if processes == 1 and process is None:
+        yield True
+        return
     from sweeps.engines.slots import Slot, worker_environment
 
     os.environ.update(worker_environment(Slot("here")))
@@ -41,17 +43,15 @@ def run_together(
 
     member = launcher.member(processes, coordinator, process)
     note = {"config": read_config(folder / "config.json").sha256[:12], **package_versions()}
-    times = {
-        "seconds": run.JOIN_S if join_s is None else join_s,
-        "heartbeat_s": run.HEARTBEAT_S if heartbeat_s is None else heartbeat_s,
-    }
     with banners_to_stderr():
-        run.join(member, note, **times)
+        run.join(member, note, join_s or run.JOIN_S, heartbeat_s or run.HEARTBEAT_S)
         with run.one_run():
-            if run.is_first():
-                return run_here(folder, on_report=on_report, wait_s=wait_s)
-            load_runner(DEFAULT_RUNNER)(folder)
-            return None
+            yield run.is_first()
+
+
+def follow(folder: Path) -> None:
+    """The part of a process that is not the first."""
+    load_runner(DEFAULT_RUNNER)(folder)
 
 
 @contextlib.contextmanager

@@ -81,6 +81,11 @@ def number() -> int:
     return 1 if _member is None else _member.processes
 
 
+def membership() -> Member | None:
+    """This process's place among those that joined; None when it is alone."""
+    return _member
+
+
 def is_first() -> bool:
     """Whether this process writes and prints for all."""
     return _member is None or _member.process == 0

@@ -9,7 +9,7 @@ import typer
 
 from scaling.cli import engines
 from scaling.cli.output import emit
-from scaling.errors import ScalingError
+from scaling.errors import ScalingError, UsageError
 
 
 def command(
@@ -31,6 +31,12 @@ def command(
     heartbeat_seconds: Annotated[
         float | None, typer.Option(help="Seconds a silent host counts as alive; 100.", min=1)
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print processes, devices, mesh and shardings; train nothing.")
+    ] = False,
+    devices: Annotated[
+        int | None, typer.Option(help="With --dry-run: as many devices, which need not be here.", min=1)
+    ] = None,
     track: engines.Track = None,
     profile: engines.PeakProfile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -40,26 +46,44 @@ def command(
     Goes on from the folder's last checkpoint and writes result.json at the end; a finished folder is
     left as it is.
     """
+    from scaling.cli.dry_run import show_layout
     from scaling.cli.live import lines
+    from sweeps.together import follow, joined
     from sweeps.watching import watched
     from sweeps.worker import run_here
 
     if not (folder / "config.json").is_file():
         raise ScalingError(f"{folder}: holds no config.json, so there is nothing to run.")
+    if devices is not None and not dry_run:
+        raise UsageError(f"--devices {devices}: is for --dry-run; a run takes the devices that are there.")
+    if dry_run and devices is not None:  # they need not exist, nor do the processes
+        show_layout(folder, layout(folder, devices, processes), as_json)
+        return
     engines.watch_with(track, profile)
-    with lines(as_json) as (display, tell), watched(folder, display, tell) as report:
-        if processes > 1 or process_id is not None:
-            from sweeps.together import run_together
-
-            times = join_seconds, heartbeat_seconds
-            shared = run_together(folder, processes, coordinator, process_id, report, wait, *times)
-            if shared is None:
-                return
-            result = shared
+    with joined(folder, processes, coordinator, process_id, join_seconds, heartbeat_seconds) as first:
+        if dry_run:
+            result = layout(folder)
+        elif first:
+            with lines(as_json) as (display, tell), watched(folder, display, tell) as report:
+                result = run_here(folder, core=core, on_report=report, wait_s=wait)
         else:
-            result = run_here(folder, core=core, on_report=report, wait_s=wait)
+            follow(folder)
+    if not first:
+        return
+    if dry_run:
+        show_layout(folder, result, as_json)
+        return
     kept = {name: value for name, value in result.items() if name != "curve"}
     emit(kept, as_json, lambda: show(folder, result))
+
+
+def layout(folder: Path, devices: int | None = None, processes: int = 1) -> dict[str, Any]:
+    """Where the run would lay what: on the devices that are here, or on `devices` pretended ones."""
+    from trainer import dryrun
+    from trainer.config import read_config
+
+    machine = dryrun.this_machine() if devices is None else dryrun.pretended(devices, processes)
+    return dryrun.preview(read_config(folder / "config.json"), machine)
 
 
 def show(folder: Path, result: dict[str, Any]) -> None:
