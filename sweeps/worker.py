@@ -3,8 +3,9 @@
     python -m sweeps.worker [--core N] [--parent PID] [--runner module:function]
 
 stdin takes one JSON object per line, {"cell": FOLDER}; stdout gives events, one JSON object per
-line: ready, start, report, busy (another process has the cell, or its trunk), done, failed. Whatever the run
-itself prints goes to FOLDER/log.txt. One process serves many cells, so that imports and compiled
+line: ready, start, report, busy (another process has the cell, or its trunk), done, failed, interrupted (by a
+signal, after which the worker ends: the run is left for later). Whatever the run itself prints goes to
+FOLDER/log.txt. One process serves many cells, so that imports and compiled
 programs are paid for once.
 
 The core is chosen before anything imports JAX: XLA counts its threads when it starts.
@@ -56,8 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     emit({"event": "ready", "pid": os.getpid()})
     for line in sys.stdin:
-        if line.strip():
-            serve(Path(json.loads(line)["cell"]), options.runner, emit)
+        if line.strip() and not serve(Path(json.loads(line)["cell"]), options.runner, emit):
+            return 128 + signal.SIGTERM
     return 0
 
 
@@ -80,8 +81,9 @@ def die_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def serve(folder: Path, runner: str, emit: Emit) -> None:
-    """Run one cell, with its output in its own log, and emit how it went."""
+def serve(folder: Path, runner: str, emit: Emit) -> bool:
+    """Run one cell, with its output in its own log, and emit how it went; False when a signal ended it."""
+    from scaling.errors import Interrupted
     from sweeps.trunks import Claim
     from sweeps.watching import watched, worker_log
 
@@ -89,7 +91,7 @@ def serve(folder: Path, runner: str, emit: Emit) -> None:
     claim = Claim(folder)
     if not claim.acquire():
         emit({"event": "busy", "cell": cell, "trunk": claim.trunk_is_busy})
-        return
+        return True
     emit({"event": "start", "cell": cell})
     kept = os.dup(1), os.dup(2)
     log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -100,18 +102,24 @@ def serve(folder: Path, runner: str, emit: Emit) -> None:
         with watched(folder, worker_log(), print) as watcher:
             result = load_runner(runner)(folder, on_report=reporter(cell, emit, watcher))
         event = {"event": "done", "cell": cell, **outcome(result)}
+    except Interrupted as error:
+        print(error, flush=True)
+        event = {"event": "interrupted", "cell": cell, "error": str(error)}
     except Exception as error:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # the log may lie on the full disk that the error is about
+            traceback.print_exc()
         event = {"event": "failed", "cell": cell, "error": f"{type(error).__name__}: {error}"}
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
         os.dup2(kept[0], 1)
         os.dup2(kept[1], 2)
         os.close(kept[0])
         os.close(kept[1])
         claim.release()
     emit(event)
+    return event["event"] != "interrupted"
 
 
 def run_here(

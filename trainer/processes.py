@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from scaling.errors import ScalingError
+from scaling.errors import Interrupted, ScalingError
 from trainer import rollcall
 from trainer.launcher import Member
 from trainer.rollcall import Peers
@@ -143,8 +143,12 @@ def one_run() -> Iterator[None]:
         return
     import jax
 
+    interruption: Interrupted | None = None
     try:
-        yield
+        try:
+            yield
+        except Interrupted as error:  # all have stopped at the same step
+            interruption = error
         together("the run's end")
     except BaseException as error:
         # Leaving JAX's service is a meeting of all, which the others may not come to any more.
@@ -159,3 +163,5 @@ def one_run() -> Iterator[None]:
     if _peers is not None:
         _peers.leave()
     jax.distributed.shutdown()
+    if interruption is not None:
+        raise interruption

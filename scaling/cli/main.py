@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from scaling import __version__
-from scaling.errors import ScalingError, UsageError
+from scaling.errors import Interrupted, ScalingError, UsageError
 
 INTERRUPTED = 130  # what a shell reports after Ctrl-C: 128 + SIGINT
 
@@ -175,6 +175,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         outcome = typer.main.get_command(app).main(arguments, prog_name="scaling", standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
+    except Interrupted as stop:
+        print_line(str(stop))
+        return stop.exit_status
     except ScalingError as error:
         return fail(error.exit_status, str(error))
     except KeyboardInterrupt:

@@ -1,7 +1,8 @@
 """The local engine: worker processes, one per core or accelerator, that serve run folders.
 
 A run is finished when its folder holds result.json, and by nothing else. A run that fails, or
-whose worker dies, is tried once more and then reported by name. Runs of one shape go to the worker
+whose worker dies, is tried once more and then reported by name; one whose worker is told to end (SIGTERM)
+saves a checkpoint and goes on in another worker. Runs of one shape go to the worker
 that has their programs compiled, the longest first; a worker without such work takes the longest of
 what is left.
 """
@@ -32,6 +33,8 @@ BUSY_RETRY_S = 1.0
 # A run this much longer than the worker's own next one goes first, compiled or not: started late,
 # it would leave the other cores idle at the end.
 LONG = 2.0
+SAVE_S = 30.0  # a worker that is told to end has this long to save its run's checkpoint
+INTERRUPTIONS = 20  # after so many of one run it is left waiting, for the same command to go on with
 
 
 @dataclass(eq=False)
@@ -44,6 +47,7 @@ class Worker:
     task: Task | None = None
     groups: set[str] = field(default_factory=set)
     ready: bool = False
+    leaving: bool = False
     listener: threading.Thread | None = None
 
     def send(self, task: Task) -> None:
@@ -108,6 +112,7 @@ class _Engine:
         self.events: queue.Queue[tuple[Worker, dict[str, Any] | None]] = queue.Queue()
         self.workers: list[Worker] = []
         self.stillborn = 0
+        self.interruptions: dict[str, int] = {}
 
     def run(self) -> dict[str, Outcome]:
         self.progress.begin(self.waiting, len(self.slots))
@@ -124,12 +129,14 @@ class _Engine:
             with contextlib.suppress(OSError):
                 assert worker.process.stdin is not None
                 worker.process.stdin.close()
-            if worker.task is not None:  # interrupted: its checkpoint is on disk, nothing else is owed
+            if worker.task is not None:  # interrupted: it saves a checkpoint, and ends
                 worker.process.terminate()
+        last = time.monotonic() + SAVE_S
         for worker in self.workers:
             try:
-                worker.process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
+                worker.process.wait(timeout=max(0.1, last - time.monotonic()))
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):  # a second Ctrl-C: at once
+                last = 0.0
                 worker.process.kill()
                 worker.process.wait()
             worker.close()
@@ -198,6 +205,8 @@ class _Engine:
             self.progress.reported(task.name, worker.slot.name, event or {})
         elif kind == "done":
             self._finish(worker, task, event or {})
+        elif kind == "interrupted":
+            self._leave(worker, task)
         elif kind == "failed":
             self._retry_or_fail(worker, task, (event or {}).get("error", "unknown error"))
 
@@ -208,6 +217,18 @@ class _Engine:
         self.outcomes[task.name] = outcome
         self._note_status(task, worker, state)
         self.progress.finished(task.name, worker.slot.name, state, outcome.loss, outcome.time_s)
+
+    def _leave(self, worker: Worker, task: Task) -> None:
+        """Its worker was told to end, and will: the run goes on elsewhere, and no attempt has failed."""
+        worker.task, worker.ready, worker.leaving = None, False, True
+        self.attempts[task.name] = max(0, self.attempts.get(task.name, 0) - 1)
+        self._note_status(task, worker, "waiting")
+        count = self.interruptions[task.name] = self.interruptions.get(task.name, 0) + 1
+        if count < INTERRUPTIONS:
+            self.progress.note(f"{task.name}: its worker was told to end; it goes on from its checkpoint.")
+            self.waiting.append(task)
+        else:
+            self.outcomes[task.name] = Outcome(task.name, "waiting")
 
     def _retry_or_fail(self, worker: Worker, task: Task, error: str) -> None:
         worker.task = None
@@ -228,7 +249,7 @@ class _Engine:
         worker.errors.seek(0)
         said = worker.errors.read().decode(errors="replace").strip().splitlines()
         worker.close()
-        if not worker.ready:
+        if not worker.ready and not worker.leaving:
             self.stillborn += 1
             if self.stillborn > len(self.slots):
                 reason = said[-1] if said else describe(code)

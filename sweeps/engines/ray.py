@@ -209,6 +209,11 @@ class _Watch:
             run.ended, run.error = time.monotonic(), ""
             try:
                 event = self.ray.get(reference)
+                if event["event"] == "interrupted":  # its worker was told to end: no attempt has failed
+                    run.attempts -= 1
+                    self.progress.note(f"{run.task.name}: was interrupted; it goes on from its checkpoint.")
+                    self.waiting.append(run)
+                    continue
                 run.error = event.get("error") or ""
             except self.ray.exceptions.RayError as error:
                 run.error = f"Ray lost it {LOST_RETRIES + 1} times ({type(error).__name__})"

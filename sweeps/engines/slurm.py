@@ -34,6 +34,7 @@ LOSSES = 20  # how often the machine may lose a run before it is called failed
 SILENT_S = 60.0  # Slurm may be silent this long before the user hears of it
 LATER_S = 60.0  # what sbatch refused (too many jobs of one user, say) is asked again after this long
 REFUSALS = 10
+INTERRUPTED = ": interrupted by SIG"  # how a run's log ends when a signal made it save and stop
 SEEN_S = 30.0  # a job just submitted may be missing from squeue this long
 
 
@@ -251,7 +252,8 @@ class _Watch:
         """Whether a run that ended without a result is submitted again; else it has failed."""
         said = words.get(run.element, "") if run.element else ""
         state = said.split(" ")[0] or (run.last.state if run.last and run.last.state in slurm.ENDED else "")
-        went_on = state == "TIMEOUT" and _progress(run.task.folder) > run.progress_made
+        asked_to_end = state == "TIMEOUT" or INTERRUPTED in _last_line(run.task.folder)
+        went_on = asked_to_end and _progress(run.task.folder) > run.progress_made
         if state in slurm.INNOCENT or went_on:
             run.lost += 1
             error = f"Slurm ended it {run.lost} times ({said or state})"
@@ -328,12 +330,16 @@ def _why(run: _Open, state: str) -> str:
         return "was cancelled in Slurm"
     if state.startswith("TIMEOUT"):
         return "reached its time limit without a checkpoint further on; give more with --slurm-time"
-    lines: list[str] = []
-    with contextlib.suppress(OSError):
-        lines = (run.task.folder / "log.txt").read_text(errors="replace").strip().splitlines()[-1:]
-    said = lines[0].removeprefix("error: ").rstrip(".") if lines and lines[0].startswith("error: ") else ""
+    last = _last_line(run.task.folder)
+    said = last.removeprefix("error: ").rstrip(".") if last.startswith("error: ") else ""
     ended = f"Slurm says {state}" if state else "it left Slurm's queue without a result"
     return f"{said} ({ended})" if said else ended
+
+
+def _last_line(folder: Path) -> str:
+    with contextlib.suppress(OSError, IndexError):
+        return (folder / "log.txt").read_text(errors="replace").strip().splitlines()[-1]
+    return ""
 
 
 def _progress(folder: Path) -> float:
