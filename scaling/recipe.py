@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from scaling.files import added, as_fields, from_mapping, sha256_json
+from scaling.mixture import mixture_of
 from scaling.objective import CAUSAL, parse_objective
 from scaling.parametrisation import RULES, Parametrisation, multipliers
 from scaling.shape import Shape
@@ -35,6 +36,7 @@ class Recipe:
     lr: peak rate of a model of base_width and base_layers; at other sizes the parts of a model run at
         multiples of it by `parametrisation`: `mup`, `completep` or `standard` (scaling.parametrisation).
     objective: what is predicted, by name or as a mixture (scaling.objective): `causal`, `ul2`, ...
+    mixture: shares of the data's sources, {"by": LABEL, "weights": {NAME: SHARE}} (scaling.mixture).
     scale_epsilon: Adam's epsilon follows the size too, where the parametrisation says how (`completep`).
     lr_horizon_exponent, reference_tokens: the peak is also multiplied by
         (tokens / reference_tokens)^-exponent, since width transfer does not cover the token horizon
@@ -77,6 +79,7 @@ class Recipe:
     base_layers: int = added(2)
     scale_epsilon: bool = added(False)
     objective: str = added("causal")
+    mixture: Mapping[str, Any] | None = added(None)
     warmup_steps: int | None = added(None)
     horizon_tokens_per_param: float | None = added(None)
 
@@ -128,6 +131,7 @@ class Recipe:
         if not isinstance(self.objective, str):
             raise ValueError(f"recipe field 'objective' must be text, such as 'ul2', not {self.objective!r}.")
         parse_objective(self.objective).symbols(self.seq)
+        mixture_of(self.mixture)
         if not isinstance(self.scale_epsilon, bool):
             raise ValueError(
                 f"recipe field 'scale_epsilon' must be true or false, not {self.scale_epsilon!r}."
@@ -216,6 +220,7 @@ class Recipe:
             "recipe_sha256": self.sha256,
             "plan_seal": plan_seal,
             **({} if self.objective == CAUSAL else {"objective": self.objective}),
+            **({} if self.mixture is None else {"mixture": self.mixture}),
             **{name: values for name, values in further.items() if values},
         }
 

@@ -19,6 +19,7 @@ from sweeps.design import FEW_STEPS, Cell, Design, OptimumRule, extend, isoflop_
 from sweeps.engines.base import Engine, Task, failures
 from sweeps.engines.local import LocalEngine
 from sweeps.engines.progress import Quiet
+from sweeps.mixing import readings, warnings, with_mixture
 from sweeps.optimal import informed_design
 from sweeps.same_run import refuse_others
 from sweeps.store import Sweep
@@ -36,7 +37,8 @@ class Settings:
     With `target` and `runs` or `flops` the cells are chosen for what they tell of the plan at `target`
     FLOPs (sweeps.optimal): at most `runs` of them, none dearer than `top`, `flops` in all. Otherwise every
     budget gets `sizes` sizes (sweeps.design.isoflop_design). With `trunks` the recipe becomes one under which
-    cells of one shape and seed share their trunk (sweeps.trunks).
+    cells of one shape and seed share their trunk (sweeps.trunks). `mixture` says how much of each source is
+    read (sweeps.mixing).
     """
 
     data: str = "builtin:stdlib"
@@ -55,6 +57,7 @@ class Settings:
     flops: float | None = None
     top: float | None = None
     trunks: bool = False
+    mixture: str | None = None
 
 
 def prepare(folder: str | Path, settings: Settings) -> Sweep:
@@ -73,6 +76,8 @@ def prepare(folder: str | Path, settings: Settings) -> Sweep:
     design, recipe = _design(settings, family, data.train_tokens), settings.recipe
     if settings.trunks:
         recipe = trunk_recipe(recipe, min(cell.steps for cell in design.cells))
+    if settings.mixture is not None:
+        recipe = with_mixture(recipe, settings.mixture, folder / data.folder, data.source, design)
     return Sweep(folder, design, recipe, data)
 
 
@@ -143,7 +148,8 @@ def preview(sweep: Sweep, workers: int | None = None, engine: Engine | None = No
             ((c.shape, shares[c.id] * seconds_of(c, design)) for c in open_cells),
             places or max(1, len(open_cells)),
         ),
-        "notes": list(design.notes),
+        "notes": [*design.notes, *warnings(readings(sweep))],
+        **({"sources": [r.to_dict() for r in readings(sweep)]} if sweep.recipe.mixture else {}),
         **({} if saved is None else {"trunks": saved.to_dict()}),
     }
 

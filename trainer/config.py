@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scaling.files import added, as_fields, from_mapping, read_json, sha256_json
+from scaling.mixture import mixture_of
 from scaling.objective import parse_objective
 from scaling.shape import Shape
 from trainer.resources import Resources
@@ -16,10 +17,10 @@ from trainer.resources import Resources
 FORMAT = "scaling/run-config"
 VERSION = 1
 # What decides no result: names, paths, cadence, devices, and what a run takes over or leaves behind.
-FREE = frozenset(
-    ("name", "data", "plan_seal", "resources", "trunk", "eval_every_steps", "checkpoint_seconds")
-    + ("keep_model", "keep_steps", "keep_checkpoints", "keep_best")
-)
+FREE = {
+    *("name", "data", "plan_seal", "resources", "trunk", "eval_every_steps", "checkpoint_seconds"),
+    *("keep_model", "keep_steps", "keep_checkpoints", "keep_best"),
+}
 PARTS = {"embedding", "hidden", "writer", "head", "norm", "final_norm"}
 
 
@@ -85,6 +86,7 @@ class RunConfig:
     rewind_most: int = added(3)
     trunk: str | None = added(None)
     objective: str = added("causal")
+    mixture: Mapping[str, Any] | None = added(None)
 
     def __post_init__(self) -> None:
         if not isinstance(self.shape, Shape):
@@ -135,6 +137,7 @@ class RunConfig:
             raise ValueError(f"field 'keep_model' must be true or false, not {self.keep_model!r}.")
         self._check_faults()
         _check_objective(self.objective, self.seq)
+        mixture_of(self.mixture)
         object.__setattr__(self, "keep_steps", _steps("keep_steps", self.keep_steps, self.steps))
 
     def _check_faults(self) -> None:
@@ -166,12 +169,12 @@ class RunConfig:
 
     @property
     def branch_step(self) -> int:
-        """Up to this step the run is the same as every longer one: whole chunks at a rate that does not fall,
-        before the first evaluation. 0 where there is no such part."""
-        if self.schedule != "wsd" or not self.decay_steps or self.keep_steps:
+        """Up to this step the run is the same as every longer one: its rate has not fallen, and nothing has
+        been evaluated for `eval_smoothing`. 0 where there is no such part."""
+        if self.schedule != "wsd" or not self.decay_steps:
             return 0
         tail = max(1, self.steps // 10) if self.eval_smoothing > 1 else 0
-        return max(0, self.steps - max(self.decay_steps, tail)) // self.chunk_steps * self.chunk_steps
+        return max(0, self.steps - max(self.decay_steps, tail))
 
 
 def _steps(name: str, values: Any, last: int) -> tuple[int, ...]:

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 
 from scaling.errors import ScalingError
-from scaling.objective import Objective, parse_objective
+from scaling.mixture import mixture_of
+from scaling.objective import CAUSAL, parse_objective
 from trainer.batches import train_ids
 from trainer.config import RunConfig
 from trainer.evaluate import Evaluation, evaluate
 from trainer.masks import Batch
+from trainer.mixing import MixedText, parts_of
 from trainer.objectives.rows import Rows
 from trainer.objectives.text import StreamText
-from trainer.objectives.validation import validate
+from trainer.objectives.validation import by_label, spoken, validate
 from trainer.tokens import TokenFolder
 
 
@@ -37,15 +39,20 @@ class TrainingData:
         return Rows(parse_objective(c.objective), c.seq, c.batch, self.data.vocab_size, c.seed)
 
     @cached_property
-    def text(self) -> StreamText:
-        return StreamText(self.stream, self.config.seed, self.rows.window)
+    def text(self) -> StreamText | MixedText:
+        mixture = mixture_of(self.config.mixture)
+        if mixture is None:
+            return StreamText(self.stream, self.config.seed, self.rows.window)
+        parts = parts_of(self.data, "train", mixture.by)
+        return MixedText(parts, mixture, self.config.seed, self.rows.window)
 
     @property
     def dtype(self) -> str:
         return str(self.stream.dtype if self.plain else self.rows.dtype)
 
     def check(self, where: str) -> None:
-        """Raise ScalingError unless the shape's vocabulary has a row for every symbol of the run."""
+        """Raise ScalingError unless the shape's vocabulary has a row for every symbol of the run, and every
+        source of its mixture has text."""
         needed = self.data.vocab_size + (0 if self.plain else len(self.rows.symbols))
         if needed > self.config.shape.vocab:
             more = "" if self.plain else f" and the objective's {len(self.rows.symbols)}"
@@ -53,7 +60,9 @@ class TrainingData:
                 f"{where}: field 'shape.vocab' is {self.config.shape.vocab}, but the tokenizer of "
                 f"{self.config.data} has {self.data.vocab_size} symbols{more}."
             )
-        if not self.plain and len(self.stream) <= self.rows.window:
+        if not self.plain and isinstance(self.text, MixedText):
+            self.text.check(where)
+        elif not self.plain and len(self.stream) <= self.rows.window:
             raise ScalingError(
                 f"{where}: objective {self.config.objective!r} needs {self.rows.window} tokens per example; "
                 f"the training text of {self.config.data} has {len(self.stream)}."
@@ -78,19 +87,34 @@ class TrainingData:
         c = self.config
         if self.plain:
             return evaluate(program, params, self.data, c.eval_tokens, c.seq)
-        return validate(program, params, self.data, c.eval_tokens, self.rows)
+        found = validate(program, params, self.data, c.eval_tokens, self.rows)
+        if c.mixture is None:
+            return found
+        said = by_label(spoken(program, self.rows), params, self.data, c.eval_tokens, c.seq)
+        return found._replace(further={**(found.further or {}), **said})
 
     def account(self, steps: int) -> Mapping[str, Any]:
         """For the run's record: what `steps` steps have read and learnt, where that is not every token."""
         if self.plain:
             return {}
         c, counts = self.config, self.rows.total(steps)
+        found: dict[str, Any] = {
+            "unique_tokens": int(min(counts["text"], len(self.stream))),
+            "epochs": counts["text"] / len(self.stream),
+        }
+        if isinstance(self.text, MixedText):
+            windows = steps * c.batch * self.rows.objective.examples
+            sources = self.text.account(windows, counts["text"])
+            found |= {
+                "unique_tokens": sum(int(source["unique_tokens"]) for source in sources.values()),
+                "mixture": {"by": self.text.mixture.by, "sources": sources},
+            }
+        if c.objective == CAUSAL:
+            return found
         read = steps * c.batch * c.seq
         pairs = counts["pairs"] / read
         heads = c.shape.layers * c.shape.heads * c.shape.head_dim
-        return {
-            "unique_tokens": int(min(counts["text"], len(self.stream))),
-            "epochs": counts["text"] / len(self.stream),
+        return found | {
             "objective": {
                 "name": c.objective,
                 "symbols": len(self.rows.symbols),
@@ -105,11 +129,7 @@ class TrainingData:
 
 def is_plain(config: RunConfig) -> bool:
     """Whether every token of the stream is learnt from those before it, as it always was."""
-    return objective_of(config).is_causal
-
-
-def objective_of(config: RunConfig) -> Objective:
-    return parse_objective(config.objective)
+    return parse_objective(config.objective).is_causal and config.mixture is None
 
 
 def ids_dtype(config: RunConfig, data: TokenFolder) -> str:

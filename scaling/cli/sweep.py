@@ -39,6 +39,10 @@ def command(
         str | None,
         typer.Option(help="causal, prefix-lm, span-corruption, ul2, ul2r, fim, or mixed: causal=1,ul2=3."),
     ] = None,
+    mixture: Annotated[
+        str | None,
+        typer.Option(help="Shares of sources: language:temperature=3.33, language:unimax=4, domain:a=3,b=1."),
+    ] = None,
     target: Annotated[
         str | None, typer.Option(help="FLOPs of the run to be planned: what the sweep is judged by.")
     ] = None,
@@ -111,6 +115,7 @@ def command(
         "first_seed": seed,
         "family": family,
         "objective": objective,
+        "mixture": mixture,
         "widths": numbers(widths, "--widths", whole=True),
         "runs": runs,
         "flops": None if budget is None else parse_flops(budget, "--budget"),
@@ -178,9 +183,12 @@ def show_preview(plan: dict[str, Any]) -> None:
     for note in plan["notes"]:
         print(f"note: {note}")
     data = plan["data"]
-    print(
-        f"data: {data['source']}, {format_count(data['train_tokens'])} training tokens; no run repeats any."
-    )
+    once = "no run repeats any" if "sources" not in plan else "sources are mixed"
+    print(f"data: {data['source']}, {format_count(data['train_tokens'])} training tokens; {once}.")
+    if "sources" in plan:
+        rows = ((s["name"], f"{s['share']:.1%}", format_count(s["tokens"]), f"{s['epochs']:.2g}",
+                 f"{s['worth']:.0%}") for s in plan["sources"])  # fmt: skip
+        table(["source", "share", "tokens", "epochs in the longest run", "worth of a token"], rows)
     print(f"{headline(plan)} (time: a stated guess for one core; it corrects itself while runs finish).")
     if "trunks" in plan:
         print(trunks_line(plan["trunks"]))

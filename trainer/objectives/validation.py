@@ -7,14 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from trainer.evaluate import BLOCKS_PER_CALL, WINDOWS_PER_BLOCK, Evaluation, evaluate
+from scaling.mixture import LABELS
+from trainer.batches import eval_starts
+from trainer.evaluate import BLOCKS_PER_CALL, WINDOWS_PER_BLOCK, Evaluation, evaluate, window_sums
 from trainer.masks import Batch
+from trainer.mixing import Part, parts_of
 from trainer.objectives.rows import Rows
 from trainer.objectives.text import StreamText
 from trainer.tokens import TokenFolder
 
 OWN_SHARE = 4  # the objective's own loss is taken on a quarter of the tokens
 PLAIN = "plain"
+MOST_VALUES = 64  # of a label: domains may be hosts, thousands of them
 
 
 def validate(program: Callable, params: Any, data: TokenFolder, tokens: int, rows: Rows) -> Evaluation:
@@ -29,6 +33,8 @@ def validate(program: Callable, params: Any, data: TokenFolder, tokens: int, row
     mode = rows.objective.causal_mode
     if mode is not None:
         modes[f"[{mode}]"] = rows.symbols[f"[{mode}]"]
+    if rows.objective.is_causal:
+        return evaluate(causally(program, rows, None), params, data, tokens, rows.seq)
     found = {
         name: evaluate(causally(program, rows, first), params, data, tokens, rows.seq)
         for name, first in modes.items()
@@ -37,6 +43,44 @@ def validate(program: Callable, params: Any, data: TokenFolder, tokens: int, row
     own = own_loss(program, params, data, tokens // OWN_SHARE, rows)
     chosen = found[PLAIN if mode is None else f"[{mode}]"]
     return chosen._replace(further={"causal": causal, "objective_loss": own})
+
+
+def spoken(program: Callable, rows: Rows) -> Callable:
+    """`program` on windows of ids as text that is gone on with in the way that the objective has taught."""
+    mode = rows.objective.causal_mode
+    return causally(program, rows, None if mode is None else rows.symbols[f"[{mode}]"])
+
+
+def by_label(
+    program: Callable, params: Any, data: TokenFolder, tokens: int, seq: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Loss and bits per byte of the held-out text by language, domain and source, `by_language` and so on.
+
+    About `tokens` tokens for each label, in equal parts for its values; windows hold text of one value only.
+    Values with less than a window of held-out text are left out, labels of one value or very many too. Bits
+    per byte compare across tokenizers within one language, not across languages.
+    """
+    found = {}
+    for label in LABELS:
+        if label not in data.manifest.get("labels", ()):
+            continue
+        parts = {n: p for n, p in parts_of(data, "validation", label).items() if len(p) > seq + 1}
+        if not 1 < len(parts) <= MOST_VALUES:
+            continue
+        windows = max(1, tokens // seq // len(parts))
+        found[f"by_{label}"] = {
+            name: part_loss(program, params, part, windows, seq) for name, part in parts.items()
+        }
+    return found
+
+
+def part_loss(program: Callable, params: Any, part: Part, windows: int, seq: int) -> dict[str, float]:
+    starts = eval_starts(len(part), windows, seq)
+    text = part.read(starts, seq + 1).reshape(-1)
+    sums = window_sums(program, params, text, np.arange(len(starts)) * (seq + 1), seq)
+    loss = float(sums.sum() / (len(starts) * seq))
+    bits = loss / np.log(2) * len(part) / part.text_bytes
+    return {"loss": loss, "bits_per_byte": float(bits), "tokens": len(starts) * seq}
 
 
 def causally(program: Callable, rows: Rows, first: int | None) -> Callable:
