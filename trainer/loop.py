@@ -113,7 +113,7 @@ def _train(
     journal.truncate(folder / journal.NAME, host["reported"])
     spent = host["time_s"]
     host["packed"] = max(host.get("packed", 1), programs.packed)
-    cuts = cuts_of(config)
+    cuts = cuts_of(config, trunk.stops)
     status, training_s = "done", 0.0
 
     def evaluation() -> Evaluation:
@@ -159,7 +159,7 @@ def _train(
                 if step in cuts.smoothing:
                     host["evaluations"].append(evaluation()._asdict())
             if healthy:
-                if trunk.wants(step):
+                if step in trunk.stops:
                     trunk.leave(step, per_layer(state), host)
                 saves.after(step, state, host)
         final = None
