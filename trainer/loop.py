@@ -20,7 +20,7 @@ from trainer.cuts import cuts_of
 from trainer.evaluate import Evaluation
 from trainer.feed import fetched
 from trainer.model import per_layer
-from trainer.processes import everyone, is_first
+from trainer.processes import agree, everyone, is_first
 from trainer.programs import Programs, compiled
 from trainer.record import finished, result_record
 from trainer.resume import Host, begun, newest, saved_form
@@ -72,9 +72,9 @@ def training(
     folder = Path(folder)
     config = read_config(folder / "config.json")
     done = finished(folder, config)
-    if done is not None:
+    if agree(done is not None):  # not every host sees a file at once
         Saves(folder, config).clear()  # a kill may have come between the result and this
-        return done
+        return done or {}
     demand_writable(folder)
     data = TokenFolder.open(config.data)
     if data.sha256 != config.data_sha256:
