@@ -55,6 +55,8 @@ COLUMNS = (
     "unique_tokens", "seed", "status", "flags", "time_s", "tokens_per_s", "recipe_sha256", "data_sha256",
 )  # fmt: skip
 TRUNK_COLUMNS = ("trunk", "flops_spent", "time_spent_s")  # see sweeps.trunks; only in tables that have trunks
+# Of an objective that is not causal (scaling.objective); `flops_masked` counts attention under its mask.
+OBJECTIVE_COLUMNS = ("objective", "text_tokens", "target_tokens", "flops_masked")
 
 SWEEP_FIELDS: dict[str, Kinds] = {
     **dict.fromkeys(("design", "recipe", "data", "design.family", "design.rule"), dict),
@@ -230,7 +232,8 @@ def cell_states(sweep: Sweep) -> list[CellState]:
 def to_frame(folder: str | Path | Sweep) -> pd.DataFrame:
     """The run table: one row per finished cell, in the order of the design.
 
-    Columns: `COLUMNS`, and `TRUNK_COLUMNS` where cells have trunks.
+    Columns: `COLUMNS`, `TRUNK_COLUMNS` where cells have trunks, `OBJECTIVE_COLUMNS` where another objective
+    than causal was trained.
     """
     import pandas as pd
 
@@ -240,8 +243,13 @@ def to_frame(folder: str | Path | Sweep) -> pd.DataFrame:
         result = result_of(sweep.cell_folder(cell))
         if result is not None:
             rows.append(row(result, cell.id, cell.budget))
-    columns = [*COLUMNS, *(TRUNK_COLUMNS if any("trunk" in values for values in rows) else ())]
-    return pd.DataFrame(rows, columns=columns)
+    further = [
+        name
+        for names in (TRUNK_COLUMNS, OBJECTIVE_COLUMNS)
+        if any(names[0] in values for values in rows)
+        for name in names
+    ]
+    return pd.DataFrame(rows, columns=[*COLUMNS, *further])
 
 
 def row(result: Mapping[str, Any], name: str, budget: float) -> dict[str, Any]:
@@ -257,7 +265,9 @@ def row(result: Mapping[str, Any], name: str, budget: float) -> dict[str, Any]:
         "flops": flops["model_causal"],
         "flags": ";".join(flags(result)),
     }
-    return {**{column: values[column] for column in COLUMNS}, **columns_of(result)}
+    trained = result.get("objective")
+    said = {name: trained["name" if name == "objective" else name] for name in OBJECTIVE_COLUMNS if trained}
+    return {**{column: values[column] for column in COLUMNS}, **columns_of(result), **said}
 
 
 def write_runs(sweep: Sweep) -> Path:
