@@ -78,7 +78,9 @@ class TensorBoard:
         from tensorboardX import SummaryWriter
 
         # What an interrupted run wrote past its checkpoint is purged: it comes again.
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=begin + 1, flush_secs=10)
+        # The suffix keeps two files of one second apart.
+        place, suffix = str(folder / "tensorboard"), f".{begin}"
+        self.writer = SummaryWriter(place, purge_step=begin + 1, flush_secs=10, filename_suffix=suffix)
 
     def log(self, line: Line) -> None:
         for name, value in scalars(line):

@@ -52,6 +52,8 @@ PARTS: dict[str, Callable[[], str | None]] = {
     "notebooks": _modules("nbclient", "nbformat", "jupytext", "ipykernel"),
     "slurm": _program("sbatch"),
     "ray": _modules("ray"),
+    "tensorboard": _modules("tensorboardX"),
+    "wandb": _modules("wandb"),
     "export": _modules("transformers", "torch", "safetensors"),
     "browser": _program("chromium", "chromium-browser", "google-chrome", "firefox"),
     "lint": _modules("ruff", "mypy"),
