@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 from test_trainer import data, write_cell  # noqa: F401 (fixture)
 
-from scaling.errors import ScalingError
+from scaling.errors import Interrupted, ScalingError
 from scaling.files import read_json, write_json
 from scaling.shape import Shape
 from trainer import many
@@ -73,18 +75,25 @@ def test_packed_runs_are_the_runs_alone(data, apart, tmp_path):  # noqa: F811
     assert run_cells(folders) == found  # done is done
 
 
-def test_a_pack_that_is_interrupted_goes_on_run_by_run(data, apart, tmp_path):  # noqa: F811
+@pytest.mark.parametrize("how", ["signal", "error"])
+def test_a_pack_that_is_interrupted_goes_on_run_by_run(data, apart, tmp_path, how):  # noqa: F811
     """From each run's own checkpoint: packed once more, or alone."""
-    folders = cells(tmp_path, data, [{**change, "checkpoint_seconds": 0.0} for change in different()])
+    every = {"checkpoint_seconds": 0.0 if how == "error" else 1e6}
+    folders = cells(tmp_path, data, [{**change, **every} for change in different()])
 
     def interrupt(folder, line):
         if folder == folders[0] and line["step"] == 32:
-            raise KeyboardInterrupt
+            if how == "error":
+                raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(KeyboardInterrupt):
-        run_cells(folders, interrupt, lanes=4)
+    ended = []
+    with pytest.raises(KeyboardInterrupt if how == "error" else Interrupted):
+        run_cells(folders, interrupt, lambda folder, end: ended.append((folder, end)), lanes=4)
     begun = [f for f in folders if (f / "checkpoint").exists()]
     assert folders[0] in begun and len(begun) > 1 and not (folders[0] / "result.json").exists()
+    if how == "signal":
+        assert {f for f, end in ended if isinstance(end, Interrupted)} == set(begun)
     first: dict[Path, int] = {}
     last = run_cell(folders[1], lambda line: first.setdefault(folders[1], line["step"]))
     found = run_cells(folders, lambda f, line: first.setdefault(f, line["step"]), lanes=2)

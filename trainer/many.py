@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scaling.errors import ScalingError
+from scaling.errors import Interrupted, ScalingError
 from trainer.assembly import static_of
 from trainer.config import read_config
 from trainer.loop import Training, training
@@ -50,6 +50,7 @@ def run_cells(
     Returns every run's result record, or the error it ended with: an error of one is none of the others.
     A run that ends makes room for the next, the longest first. There are fewer lanes where the work of
     a step (`lanes_of`) or the device's memory (`Pack`) says so. `on_end` is told of each as it ends.
+    A signal ends all that are under way, each with a checkpoint; then Interrupted is raised.
     """
     ends: dict[Path, End] = {}
 
@@ -105,12 +106,13 @@ class Pack:
     lanes: int
     ended: OnEnd
     spares: list[State] = field(default_factory=list)  # for lanes without a run
+    interrupted: Interrupted | None = None
 
     def run(self, folders: Sequence[Path], on_report: OnReport) -> None:
         waiting, live = deque(folders), list[Lane]()
         try:
-            while waiting or live:
-                while waiting and len(live) < self.lanes:
+            while live or (waiting and self.interrupted is None):
+                while waiting and len(live) < self.lanes and self.interrupted is None:
                     folder = waiting.popleft()
                     run = training(folder, partial(on_report, folder), self._programs)
                     live += self._went_on(Lane(folder, run), None)
@@ -121,6 +123,8 @@ class Pack:
                 with contextlib.suppress(BaseException):
                     lane.run.throw(error)
             raise
+        if self.interrupted is not None:
+            raise self.interrupted
 
     def _programs(self, static: Static, ids_dtype: str) -> Programs:
         return compiled(static, ids_dtype)._replace(packed=self.lanes)
@@ -132,6 +136,8 @@ class Pack:
         except StopIteration as end:
             self.ended(lane.folder, end.value)
         except Exception as error:
+            if isinstance(error, Interrupted):
+                self.interrupted = error
             self.ended(lane.folder, error)
         else:
             return [lane]
