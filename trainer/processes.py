@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -131,6 +133,13 @@ def together(what: str) -> None:
         multihost_utils.sync_global_devices(what)
 
 
+def _exit(status: int) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
 @contextlib.contextmanager
 def one_run() -> Iterator[None]:
     """Around the run: a process that fails tells the others why, and one that ends says goodbye.
@@ -151,8 +160,9 @@ def one_run() -> Iterator[None]:
             interruption = error
         together("the run's end")
     except BaseException as error:
-        # Leaving JAX's service is a meeting of all, which the others may not come to any more.
-        atexit.unregister(jax.distributed.shutdown)
+        # Leaving JAX's service is a meeting of all, to which the others will not come any more: the
+        # interpreter would wait for them in JAX's destructors, and abort.
+        atexit.register(_exit, getattr(error, "exit_status", 1))
         if _peers is not None:
             expected = isinstance(error, (ScalingError, KeyboardInterrupt))
             if not expected:
