@@ -2,7 +2,8 @@
 
     python -m sweeps.worker [--core N] [--parent PID] [--runner module:function]
 
-stdin takes one JSON object per line, {"cell": FOLDER}; stdout gives events, one JSON object per
+stdin takes one JSON object per line, {"cells": [FOLDER, ...]}, several to be trained together
+(`sweeps.packs`); stdout gives events, one JSON object per
 line: ready, start, report, busy (another process has the cell, or its trunk), done, failed, interrupted (by a
 signal, after which the worker ends: the run is left for later). Whatever the run itself prints goes to
 FOLDER/log.txt. One process serves many cells, so that imports and compiled
@@ -24,7 +25,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 REPORT_EVERY_S = 0.5
 DEFAULT_RUNNER = "trainer.loop:run_cell"
+DEFAULT_PACK_RUNNER = "trainer.many:run_cells"
 Emit = Callable[[Mapping[str, Any]], None]
 
 
@@ -41,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--core", type=int)
     parser.add_argument("--parent", type=int)
     parser.add_argument("--runner", default=DEFAULT_RUNNER)
+    parser.add_argument("--pack-runner", default=DEFAULT_PACK_RUNNER)
     options = parser.parse_args(arguments)
     if options.parent is not None:
         die_with(options.parent)
@@ -57,7 +60,16 @@ def main(arguments: list[str] | None = None) -> int:
 
     emit({"event": "ready", "pid": os.getpid()})
     for line in sys.stdin:
-        if line.strip() and not serve(Path(json.loads(line)["cell"]), options.runner, emit):
+        if not line.strip():
+            continue
+        cells = [Path(cell) for cell in json.loads(line)["cells"]]
+        if len(cells) == 1:
+            served = serve(cells[0], options.runner, emit)
+        else:
+            from sweeps.packs import serve_pack
+
+            served = serve_pack(cells, options.pack_runner, emit)
+        if not served:
             return 128 + signal.SIGTERM
     return 0
 
@@ -93,22 +105,34 @@ def serve(folder: Path, runner: str, emit: Emit) -> bool:
         emit({"event": "busy", "cell": cell, "trunk": claim.trunk_is_busy})
         return True
     emit({"event": "start", "cell": cell})
+    with output_to(folder / "log.txt"):
+        try:
+            with watched(folder, worker_log(), print) as watcher:
+                result = load_runner(runner)(folder, on_report=reporter(cell, emit, watcher))
+            event = {"event": "done", "cell": cell, **outcome(result)}
+        except Interrupted as error:
+            print(error, flush=True)
+            event = {"event": "interrupted", "cell": cell, "error": str(error)}
+        except Exception as error:
+            with contextlib.suppress(OSError):  # the log may lie on the full disk that the error is about
+                traceback.print_exc()
+            event = {"event": "failed", "cell": cell, "error": f"{type(error).__name__}: {error}"}
+        finally:
+            claim.release()
+    emit(event)
+    return event["event"] != "interrupted"
+
+
+@contextlib.contextmanager
+def output_to(log: Path) -> Iterator[None]:
+    """Whatever this process prints, libraries included, is appended to `log`."""
     kept = os.dup(1), os.dup(2)
-    log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)
     try:
-        with watched(folder, worker_log(), print) as watcher:
-            result = load_runner(runner)(folder, on_report=reporter(cell, emit, watcher))
-        event = {"event": "done", "cell": cell, **outcome(result)}
-    except Interrupted as error:
-        print(error, flush=True)
-        event = {"event": "interrupted", "cell": cell, "error": str(error)}
-    except Exception as error:
-        with contextlib.suppress(OSError):  # the log may lie on the full disk that the error is about
-            traceback.print_exc()
-        event = {"event": "failed", "cell": cell, "error": f"{type(error).__name__}: {error}"}
+        yield
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
@@ -117,9 +141,6 @@ def serve(folder: Path, runner: str, emit: Emit) -> bool:
         os.dup2(kept[1], 2)
         os.close(kept[0])
         os.close(kept[1])
-        claim.release()
-    emit(event)
-    return event["event"] != "interrupted"
 
 
 def run_here(

@@ -21,6 +21,14 @@ Workers = Annotated[
     int | None,
     typer.Option(help="Runs at a time; on this machine one per core or accelerator by default."),
 ]
+Pack = Annotated[
+    int | None,
+    typer.Option(
+        "--pack",
+        help="Local: runs of one shape trained together by a worker; 16 on accelerators, else 1.",
+        min=1,
+    ),
+]
 Detach = Annotated[
     bool, typer.Option("--detach", help="Slurm: submit and return; the same command waits for the results.")
 ]
@@ -93,7 +101,7 @@ def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in arguments.items()
-        if key.startswith(("slurm_", "ray_")) or key in ("detach", "results")
+        if key.startswith(("slurm_", "ray_")) or key in ("detach", "results", "pack")
         if value not in (None, False, [])
     }
 
@@ -104,7 +112,7 @@ def engine_of(name: str, home: Path, workers: int | None, options: Mapping[str, 
         near = difflib.get_close_matches(name, ENGINES, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(ENGINES)}."
         raise UsageError(f"--engine {name}: no such engine; {hint}")
-    special = {"results": "external", "detach": "slurm"}
+    special = {"results": "external", "detach": "slurm", "pack": "local"}
     for option in options:
         engine = special.get(option, option.partition("_")[0])
         if engine != name:
@@ -130,7 +138,7 @@ def engine_of(name: str, home: Path, workers: int | None, options: Mapping[str, 
         return RayEngine(RayOptions(parallel=workers, **values))
     from sweeps.engines.local import LocalEngine
 
-    return LocalEngine(workers)
+    return LocalEngine(workers, pack=options.get("pack"))
 
 
 def _plain(value: Any) -> Any:

@@ -64,6 +64,7 @@ def command(
     ] = 0.005,
     workers: engines.Workers = None,
     engine: engines.EngineName = "local",
+    pack: engines.Pack = None,
     results: engines.Results = None,
     detach: engines.Detach = False,
     slurm_partition: engines.Partition = None,
