@@ -158,7 +158,12 @@ def test_a_sweep_reads_its_sources_in_their_shares_and_says_so(tokens, tmp_path,
     options = {"data": str(tokens), "budgets": (1.5e10,), "widths": (8, 16, 24), "sizes": 3,
                "objective": "ul2", "mixture": "domain:code=1,manual=3"}  # fmt: skip
     made = requested(tmp_path / "s", options)
-    config = made.config(made.design.cells[-1]) | {"steps": 150, "eval_tokens": 4096, "chunk_steps": 8}
+    config = made.config(made.design.cells[-1]) | {
+        "steps": 150,
+        "eval_tokens": 4096,
+        "chunk_steps": 8,
+        "keep_model": True,
+    }
     assert config["mixture"] == {"by": "domain", "weights": {"code": 0.25, "manual": 0.75}}
     for name in ("whole", "cut"):
         write_json(tmp_path / name / "config.json", config)
@@ -180,6 +185,10 @@ def test_a_sweep_reads_its_sources_in_their_shares_and_says_so(tokens, tmp_path,
     assert sum(s["tokens"] for s in sources.values()) == pytest.approx(
         whole["objective"]["text_tokens"], abs=2
     )
+    # The model knows the token under which it goes on with a text, so `eval` and `generate` put it first.
+    from trainer.weights import load_model
+
+    assert load_model(tmp_path / "cut").first == TokenFolder.open(tokens).vocab_size + 1
     # Text and targets are fewer than the tokens that the model has read.
     assert whole["objective"]["target_tokens"] < 0.5 * whole["objective"]["text_tokens"]
     assert whole["objective"]["text_tokens"] < whole["tokens"]

@@ -90,11 +90,15 @@ def generate(
     ids = prompt_ids(model, prompt)
     window, length = np.zeros(model.seq, np.int32), len(ids) - context_start(len(ids), model.seq)
     window[:length] = ids[len(ids) - length :]
+    if model.first is not None:
+        window[0] = model.first
     begin = time.perf_counter()
     symbols = model.tokenizer.vocab_size
     candidates = 1 if sampling.temperature == 0 else min(sampling.top_k or symbols, symbols)
     end = model.tokenizer.end_of_document
-    run = _program(Settings(model.shape, model.dtype, model.seq, capacity(tokens), candidates, symbols, end))
+    run = _program(
+        Settings(model.shape, model.dtype, model.seq, capacity(tokens), candidates, symbols, end, model.first)
+    )
     ready = time.perf_counter()
     drawn, count = run(
         jax.tree.map(jnp.asarray, model.params),
@@ -119,7 +123,8 @@ def prompt_ids(model: Model, prompt: str) -> np.ndarray:
         ids = model.tokenizer.encode(prompt.encode()).astype(np.int32)
     except UnicodeEncodeError:  # bytes of a command line that are no UTF-8
         raise UsageError("--prompt: the text is not valid UTF-8.") from None
-    ids = ids if end is None else np.concatenate([np.array([end], np.int32), ids])
+    begin = end if model.first is None else model.first
+    ids = ids if begin is None else np.concatenate([np.array([begin], np.int32), ids])
     if not len(ids):
         raise UsageError("--prompt: a first symbol is needed, since this source has none that begins a text.")
     return ids
@@ -166,6 +171,7 @@ class Settings(NamedTuple):
     candidates: int
     symbols: int
     end: int | None
+    first: int | None = None  # the mode token that begins every context
 
 
 @partial(jax.jit, static_argnums=0)
@@ -194,6 +200,7 @@ def decode(
         count, drawn, window, length, ended = carry
         window = jnp.where(length > S, jnp.roll(window, -restart(S)), window)
         length = jnp.where(length > S, length - restart(S), length)
+        window = window if settings.first is None else window.at[0].set(settings.first)
         cache, x_SD = forward(shape, params, empty, window[:S], jnp.int32(0))
         start = count, drawn, window, length, ended, cache, logits(shape, params, x_SD[length - 1])
         return jax.lax.while_loop(lambda c: running(c[0], c[4]) & (c[3] <= S), step, start)[:5]

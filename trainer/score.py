@@ -114,6 +114,8 @@ def score(
     overlap, but for the last, which is filled up to the left. A source without a closing symbol
     leaves the first byte of each document unscored.
 
+    A model that goes on with a text under a mode token has it in place of each window's first token.
+
     A document that the tokenizer cannot spell raises ScalingError, or is counted in `excluded` where
     that is given. `report` is told the windows done and in all.
     """
@@ -130,6 +132,8 @@ def score(
     for at in range(0, len(windows), rows):
         batch = windows[at : at + rows]
         ids = np.stack([*(w.ids for w in batch), *[batch[0].ids] * (rows - len(batch))])
+        if model.first is not None:
+            ids[:, 0] = model.first
         for window, values in zip(batch, np.asarray(_nats(model.shape, model.dtype, params, ids))):
             nats[window.document].append(math.fsum(values[window.first : window.last].tolist()))
         if report is not None:

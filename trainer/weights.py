@@ -19,6 +19,7 @@ import numpy as np
 
 from scaling.errors import ScalingError
 from scaling.files import check_fields, from_mapping, read_json, sha256_file, write_json
+from scaling.objective import parse_objective
 from scaling.shape import Shape
 from trainer.config import RunConfig
 from trainer.model import ROPE_THETA, Params, per_layer, tree_of
@@ -57,11 +58,27 @@ class Model:
             for row in self.shape.table
         ]
 
+    @property
+    def first(self) -> int | None:
+        """The mode token that must begin every text that the model goes on with; None: it needs none."""
+        found = self.origin.get("mode_id")
+        return found if type(found) is int and 0 <= found < self.shape.vocab else None
+
     def parameter(self, path: tuple[str, ...]) -> Any:
         node: Any = self.params
         for key in path:
             node = node[key]
         return node
+
+
+def spoken_as(config: RunConfig, vocab: int) -> dict[str, Any]:
+    """What a model of an objective that is not causal says of itself: its mode of going on with a text."""
+    objective = parse_objective(config.objective)
+    if objective.is_causal:
+        return {}
+    symbols, mode = objective.symbols(config.seq), objective.causal_mode
+    first = {} if mode is None else {"mode_id": vocab + symbols.index(f"[{mode}]")}
+    return {"objective": config.objective, "symbols": list(symbols), **first}
 
 
 def keep_model(folder: Path, config: RunConfig, data: TokenFolder, params: Params) -> None:
@@ -74,6 +91,7 @@ def keep_model(folder: Path, config: RunConfig, data: TokenFolder, params: Param
         "data_sha256": config.data_sha256,
         "plan_seal": config.plan_seal,
         "tokens": config.tokens,
+        **spoken_as(config, data.vocab_size),
     }
     model = Model(config.shape, config.seq, config.dtype, per_layer(params), data.tokenizer(), origin)
     save_model(model, folder / FOLDER)
