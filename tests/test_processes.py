@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import doctest
 import json
-import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from process_helpers import free_port, outcome, small_run, start, start_two
 
 from scaling.cli.main import main
 from scaling.errors import ScalingError, UsageError
 from scaling.files import write_json
-from scaling.shape import Shape
 from trainer import rollcall
-from trainer.aot import FAST
 from trainer.batches import train_ids
 from trainer.config import RunConfig
-from trainer.corpus import build_corpus
 from trainer.launcher import Member, first_node, member
 from trainer.resources import Resources
 
@@ -88,12 +82,6 @@ def test_what_does_not_fit_is_said(arguments, environment, said):
 def test_the_first_of_slurms_nodes():
     lists = ("n1", "n[1-3]", "n[03,05],m", "a,b[1-2]", "127.0.0.[1-2]", "r[1-2]-x,y")
     assert [first_node(text) for text in lists] == ["n1", "n1", "n03", "a", "127.0.0.1", "r1-x"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def meet(*asked: tuple[int, int, dict], seconds: float = 10.0) -> list:
@@ -206,42 +194,7 @@ MESH = Resources(data=2, fsdp=2, tensor=2)
 @pytest.fixture(scope="module")
 def cell(tmp_path_factory) -> tuple[Path, RunConfig]:
     folder = tmp_path_factory.mktemp("processes")
-    text = Path(doctest.__file__).read_text(encoding="utf-8")
-    (folder / "text").mkdir()
-    for i in range(8):
-        (folder / f"text/{i}.txt").write_text(text[i * 10_000 : (i + 1) * 10_000], encoding="utf-8")
-    data = build_corpus(str(folder / "text"), folder / "data", validation_share=0.2)
-    shape = Shape(layers=2, width=32, heads=4, kv_heads=2, head_dim=8, ffn=96, vocab=data.vocab_size)
-    config = RunConfig(
-        shape=shape, data=str(data.path), data_sha256=data.sha256, steps=40, batch=16, seq=16, lr=3e-3,
-        chunk_steps=4, checkpoint_seconds=0.0, eval_tokens=2048, resources=MESH, keep_model=True,
-    )  # fmt: skip
-    return folder, config
-
-
-def start(place: Path, devices: int, *more: str) -> subprocess.Popen:
-    """A process of its own with so many pretended devices."""
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": FAST,
-        "JAX_NUM_CPU_DEVICES": str(devices),
-        "JAX_PLATFORMS": "cpu",
-    }
-    command = [sys.executable, "-m", "scaling.cli.main", "run-cell", str(place), "--json", *more]
-    return subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-
-
-def start_two(place: Path, *more: str) -> list[subprocess.Popen]:
-    meeting = ["--processes", "2", "--coordinator", f"127.0.0.1:{free_port()}"]
-    return [start(place, 4, *meeting, "--process-id", str(i), *more) for i in range(2)]
-
-
-def outcome(process: subprocess.Popen) -> dict:
-    out, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said[-3000:]
-    return json.loads(out) if out else {}
+    return folder, small_run(folder, resources=MESH, keep_model=True)
 
 
 def test_one_device_eight_and_two_processes_of_four_give_one_loss(cell):
@@ -280,7 +233,9 @@ def test_one_device_eight_and_two_processes_of_four_give_one_loss(cell):
 
 
 def test_a_process_that_nobody_joins_says_so_and_ends(cell, capsys, monkeypatch):
-    monkeypatch.setattr("sweeps.engines.slots.worker_environment", lambda slot: {})  # this process stays as is
+    monkeypatch.setattr(
+        "sweeps.engines.slots.worker_environment", lambda slot: {}
+    )  # this process stays as is
     folder, config = cell
     write_json(folder / "lonely/config.json", config.to_dict())
     meeting = ["--processes", "2", "--coordinator", f"127.0.0.1:{free_port()}", "--join-seconds", "1"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -254,11 +255,12 @@ class _Watch:
         state = said.split(" ")[0] or (run.last.state if run.last and run.last.state in slurm.ENDED else "")
         asked_to_end = state == "TIMEOUT" or INTERRUPTED in _last_line(run.task.folder)
         went_on = asked_to_end and _progress(run.task.folder) > run.progress_made
-        if state in slurm.INNOCENT or went_on:
+        if state in slurm.INNOCENT or went_on or _lost_a_peer(run):
             run.lost += 1
-            error = f"Slurm ended it {run.lost} times ({said or state})"
+            why = said or state or "one of its processes is gone"
+            error = f"Slurm ended it {run.lost} times ({why})"
             if run.lost < LOSSES:
-                self.progress.note(f"{run.task.name}: {said or state}; submitted again.")
+                self.progress.note(f"{run.task.name}: {why}; submitted again.")
                 return True
         else:
             run.attempts += 1
@@ -340,6 +342,17 @@ def _last_line(folder: Path) -> str:
     with contextlib.suppress(OSError, IndexError):
         return (folder / "log.txt").read_text(errors="replace").strip().splitlines()[-1]
     return ""
+
+
+def _lost_a_peer(run: _Open) -> bool:
+    """Whether a run over several nodes ended because another of its processes was gone.
+
+    The processes that are left notice it before Slurm does, which then has but an exit status to tell.
+    """
+    with contextlib.suppress(OSError):
+        said = (run.task.folder / "log.txt").read_text(errors="replace").rpartition("\njob ")[2]
+        return re.search(r"^error: process \d+ of \d+ \(.*\) is gone;", said, re.MULTILINE) is not None
+    return False
 
 
 def _progress(folder: Path) -> float:

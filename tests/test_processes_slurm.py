@@ -1,0 +1,73 @@
+"""One run over two nodes of a real Slurm: the loss of one process, also when a node dies under it."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from pathlib import Path
+
+import pytest
+from process_helpers import outcome, small_run, start
+from slurm_cluster import Cluster
+from sweep_helpers import workers_import_fakes  # noqa: F401 (a fixture)
+
+from scaling.files import write_json
+from sweeps.engines.base import Task
+from sweeps.engines.progress import Quiet
+from sweeps.engines.slurm import SlurmEngine
+from sweeps.engines.slurm_script import SlurmOptions
+from trainer.config import RunConfig
+from trainer.resources import Resources
+
+pytestmark = [pytest.mark.requires("slurm"), pytest.mark.usefixtures("workers_import_fakes")]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with Cluster(nodes=2) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> tuple[RunConfig, float]:
+    """The run, and its loss on one device."""
+    folder = tmp_path_factory.mktemp("alone")
+    config = small_run(folder)
+    write_json(folder / "cell/config.json", config.to_dict())
+    return config, outcome(start(folder / "cell", 1))["loss"]
+
+
+def on_slurm(place: Path, config: RunConfig) -> tuple[Path, SlurmEngine]:
+    cell = place / "cells/shared"
+    write_json(cell / "config.json", dataclasses.replace(config, resources=Resources(data=2)).to_dict())
+    return cell, SlurmEngine(place, SlurmOptions(poll_s=0.3, grace_s=1.5))
+
+
+def test_two_nodes_train_one_run(cluster, alone, tmp_path):
+    config, loss = alone
+    cell, engine = on_slurm(tmp_path, config)
+    outcome = engine.run([Task("shared", cell)], Quiet())["shared"]
+    said = (cell / "log.txt").read_text()
+    assert outcome.state == "done", said[-3000:]
+    assert outcome.loss == pytest.approx(loss, abs=2e-4)
+    assert "--nodes=2" in (tmp_path / "slurm/001/job.sh").read_text()
+
+
+def test_a_node_dies_and_the_run_goes_on_when_it_is_back(cluster, alone, tmp_path):
+    """It costs the run no attempt: the fault is the machine's."""
+    cluster.wait_until_idle()
+    config, loss = alone
+    cell, engine = on_slurm(tmp_path, config)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(engine.run([Task("shared", cell)], Quiet())))
+    thread.start()
+    wait_for(lambda: list(cell.glob("checkpoint/*/host.json")), "a checkpoint", 120)
+    cluster.kill(cluster.nodes[1])
+    assert not (cell / "result.json").exists()
+    cluster.start(cluster.nodes[1])
+    thread.join(240)
+    said = (cell / "log.txt").read_text()
+    assert found and found[0]["shared"].state == "done", said[-3000:]
+    assert found[0]["shared"].loss == pytest.approx(loss, abs=2e-4)
+    assert found[0]["shared"].attempts == 1
+    assert said.count("job ") == 2
