@@ -1,7 +1,8 @@
 """The run table: one row per training run (or per checkpoint of one), read strictly.
 
 Required columns: `params` (count), `tokens` (count), `loss` (nats per token). Optional ones are in
-`NUMERIC` and `TEXT`; other columns are kept untouched. Common other names are accepted and
+`NUMERIC` and `TEXT`: rows of one `run` are its checkpoints, rows of one `trunk` are finished runs that share
+all but their decay. Other columns are kept untouched. Common other names are accepted and
 reported. A bad row is never silently dropped: it is listed with its line number, and the table is
 refused unless the caller asks to leave bad rows out.
 """
@@ -32,7 +33,7 @@ NUMERIC: dict[str, bool | None] = {
     "budget": True, "unique_tokens": True, "steps": True, "seed": False,
     "flops_6nd": True, "flops_model_causal": True, "flops_model_full": True, "flops_hardware": True,
 }  # fmt: skip
-TEXT = ("run", "status")
+TEXT = ("run", "trunk", "status")
 ALIASES = {
     "params": "n parameters num_params n_params nparams param_count parameter_count num_parameters"
     " n_parameters total_params total_parameters model_size model_params model_parameters params_total",
@@ -161,12 +162,15 @@ class Runs:
 
     @property
     def groups(self) -> np.ndarray:
-        """A number per row; rows of one run (its checkpoints) share it."""
-        if "run" not in self.table:
-            return np.arange(len(self))
-        # An empty name marks a run of its own.
-        names = [str(v) if v not in (None, "") else f"\0{i}" for i, v in enumerate(self.table["run"])]
-        return np.unique(names, return_inverse=True)[1]
+        """A number per row; rows of one run (its checkpoints) or of one trunk (its branches) share it.
+
+        They share noise too, so that intervals must draw them together.
+        """
+        names: list[object] = list(range(len(self)))  # an empty name marks a run of its own
+        for column in ("run", "trunk"):
+            for i, name in enumerate(self.table.get(column, ())):
+                names[i] = names[i] if missing(name) else f"{column} {name}"
+        return np.unique([str(name) for name in names], return_inverse=True)[1]
 
     def select(self, keep: Sequence[bool] | np.ndarray) -> Runs:
         """The rows where `keep` is true, with the same notes."""

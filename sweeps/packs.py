@@ -15,7 +15,7 @@ from typing import Any
 
 from scaling.errors import Interrupted, ScalingError
 from scaling.watch import Line, text
-from sweeps.trunks import Claim
+from sweeps.claims import Claim
 from sweeps.watching import Cadence, watched
 from sweeps.worker import Emit, load_runner, outcome, output_to, reporter
 

@@ -3,26 +3,23 @@
 A branch is the warm-up-stable-decay run of its own length, trained alone; the trunk is its part before the
 decay, which every longer branch of that shape and seed shares bit for bit (`trainer.trunk`). No engine knows
 of it: a cell is a run like any other, whoever comes first leaves states for the rest, and what a cell
-has inherited is in its record. A lock makes the others wait for a state that is on its way; without it
-they would compute it again, to the same bits.
+has inherited is in its record. A lock (`sweeps.claims`) makes the others wait for a state that is on its way;
+without it they would compute it again, to the same bits.
 
 DIR/trunks/<name>/    trunk.json and the checkpoints of one shape and seed, gone when its cells are finished
 """
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scaling.errors import ScalingError, UsageError
+from scaling.errors import UsageError
 from scaling.files import read_json, write_json
 from scaling.recipe import Recipe
+from sweeps.claims import FORMAT
 from sweeps.design import Cell
-from sweeps.locks import FolderLock
 from sweeps.timing import training_seconds
 
 if TYPE_CHECKING:
@@ -30,7 +27,6 @@ if TYPE_CHECKING:
 
     from sweeps.store import Sweep
 
-FORMAT = "scaling/trunk"
 VERSION = 1
 PLACE = "trunks"
 # The length that a shape's rate is set for, where its branches have many: Hoffmann et al. 2022,
@@ -167,73 +163,3 @@ def spent_on(table: pd.DataFrame) -> Saving | None:
         float(table[column].sum()) for column in ("flops", "flops_spent", "time_s", "time_spent_s")
     )
     return Saving(table["trunk"].nunique(), len(table), flops, spent, alone, seconds, 0.0)
-
-
-class Claim:
-    """The right to train the run in `folder`: nobody else has it, nor its trunk while it needs the trunk.
-
-    A cell whose state has been left already, or that has passed its branch point, does not need the trunk.
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        self.cell = FolderLock(folder)
-        self.trunk: FolderLock | None = None
-        self.trunk_is_busy = False
-
-    def acquire(self) -> bool:
-        self.trunk_is_busy = False
-        if not self.cell.acquire():
-            return False
-        found = _trunk_of(self.folder)
-        if found is None or not _needs(self.folder, *found):
-            return True
-        self.trunk = FolderLock(found[0])
-        if self.trunk.acquire():
-            return True
-        self.trunk, self.trunk_is_busy = None, True
-        self.cell.release()
-        return False
-
-    def release(self) -> None:
-        """Let go, and remove the states that no run needs any more."""
-        for lock in (self.trunk, self.cell):
-            if lock is not None:
-                lock.release()
-        self.trunk = None
-        found = _trunk_of(self.folder)
-        if found is not None:
-            _tidy(self.folder.parent, *found)
-
-
-def _trunk_of(folder: Path) -> tuple[Path, dict[str, int]] | None:
-    """Folder and branch steps of the trunk that the run in `folder` names, None without one."""
-    try:
-        named = read_json(folder / "config.json").get("trunk")
-        if not isinstance(named, str):
-            return None
-        place = (folder / named).resolve()
-        branches = read_json(place / "trunk.json", expect=FORMAT)["branches"]
-        return place, {str(cell): int(step) for cell, step in branches.items()}
-    except (ScalingError, KeyError, TypeError, ValueError, AttributeError):
-        return None  # it trains alone, to the same end
-
-
-def _needs(folder: Path, place: Path, branches: Mapping[str, int]) -> bool:
-    step = branches.get(folder.name, 0)
-    if len(branches) < 2 or not step or (folder / "result.json").exists():
-        return False
-    own = max((int(p.parent.name) for p in (folder / "checkpoint").glob("[0-9]*/host.json")), default=0)
-    return own < step and not (place / str(step) / "host.json").exists()
-
-
-def _tidy(cells: Path, place: Path, branches: Mapping[str, int]) -> None:
-    left = [step for cell, step in branches.items() if not (cells / cell / "result.json").exists()]
-    if not left:
-        shutil.rmtree(place, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            place.parent.rmdir()  # the last trunk of the sweep
-        return
-    for kept in place.iterdir():
-        if kept.name.isdigit() and int(kept.name) > max(left):
-            shutil.rmtree(kept, ignore_errors=True)

@@ -96,7 +96,7 @@ def die_with(parent: int) -> None:
 def serve(folder: Path, runner: str, emit: Emit) -> bool:
     """Run one cell, with its output in its own log, and emit how it went; False when a signal ended it."""
     from scaling.errors import Interrupted
-    from sweeps.trunks import Claim
+    from sweeps.claims import Claim
     from sweeps.watching import watched, worker_log
 
     cell = str(folder)
@@ -156,8 +156,8 @@ def run_here(
     take no less.
     """
     from scaling.errors import ScalingError, UsageError
+    from sweeps.claims import Claim
     from sweeps.engines.slots import Slot, worker_environment
-    from sweeps.trunks import Claim
 
     if core is not None:
         try:

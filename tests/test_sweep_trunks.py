@@ -17,6 +17,7 @@ from scaling.files import read_json, sha256_json, write_json
 from scaling.recipe import Recipe
 from scaling.shape import ShapeFamily
 from sweeps import store, trunks
+from sweeps.claims import Claim
 from sweeps.data import data_ref
 from sweeps.design import Design, OptimumRule, make_cell
 from sweeps.worker import run_here
@@ -172,7 +173,7 @@ def test_a_damaged_trunk_costs_time_and_no_bit(harm, alone, tmp_path, tokens, ca
 
 def test_a_run_waits_for_its_trunk_and_not_a_moment_longer(tmp_path, tokens):  # noqa: F811
     sweep = make(tmp_path / "sweep", tokens)
-    long, short = (trunks.Claim(sweep.cell_folder(name)) for name in (LONG, SHORT))
+    long, short = (Claim(sweep.cell_folder(name)) for name in (LONG, SHORT))
     assert long.acquire() and not short.acquire() and short.trunk_is_busy
     assert store.cell_state(sweep.cell_folder(SHORT), SHORT).state == "waiting"
     left = sweep.folder / "trunks" / "d8-s0" / "299" / "host.json"

@@ -27,6 +27,7 @@ def refuse_unfit(rows: Rows, family: str, source: str) -> None:
     runs = len(np.unique(rows.groups))
     if runs < need:
         are = "run is" if runs == 1 else "runs are"
+        are = are if runs == len(rows) else f"independent {are}"
         raise Refusal(
             f"{source}: {runs} {are} too few for the {need - 2} parameters of the {family} law;"
             f" at least {need} are needed, in at least {LEAST} sizes."
