@@ -1,6 +1,5 @@
 """The right to train a run: nobody else has its folder, nor the trunk it needs (`sweeps.trunks`).
 
-
 Workers go through here before they load anything heavy.
 """
 
