@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from process_helpers import outcome, small_run, start
-from slurm_cluster import Cluster
+from slurm_cluster import Cluster, wait_for
 from sweep_helpers import workers_import_fakes  # noqa: F401 (a fixture)
 
 from scaling.files import write_json

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from sweeps.engines.base import ATTEMPTS, Outcome, Task, note_status
 from sweeps.engines.progress import Quiet
 from sweeps.engines.slurm_queue import Element, Sighting
 from sweeps.engines.slurm_script import SlurmOptions, cell_list, processes_of, script
+from sweeps.engines.slurm_words import last_line, lost_a_peer, progress_of, why
 from sweeps.locks import FolderLock
 
 FORMAT = "scaling/slurm-submission"
@@ -173,7 +173,7 @@ class _Watch:
     def _place(run: _Open, element: Element | None, sight: Sighting | None = None) -> None:
         run.element, run.last, run.submitted = element, sight, time.monotonic()
         run.gone_since, run.started = None, False
-        run.progress_made = _progress(run.task.folder)
+        run.progress_made = progress_of(run.task.folder)
 
     def _submit_array(self, runs: Sequence[_Open], processes: int, after: str | None) -> str:
         """One array; a throttled one starts when the one before it is through, to keep the limit."""
@@ -253,18 +253,18 @@ class _Watch:
         """Whether a run that ended without a result is submitted again; else it has failed."""
         said = words.get(run.element, "") if run.element else ""
         state = said.split(" ")[0] or (run.last.state if run.last and run.last.state in slurm.ENDED else "")
-        asked_to_end = state == "TIMEOUT" or INTERRUPTED in _last_line(run.task.folder)
-        went_on = asked_to_end and _progress(run.task.folder) > run.progress_made
-        if state in slurm.INNOCENT or went_on or _lost_a_peer(run):
+        asked_to_end = state == "TIMEOUT" or INTERRUPTED in last_line(run.task.folder)
+        went_on = asked_to_end and progress_of(run.task.folder) > run.progress_made
+        if state in slurm.INNOCENT or went_on or lost_a_peer(run.task.folder):
             run.lost += 1
-            why = said or state or "one of its processes is gone"
-            error = f"Slurm ended it {run.lost} times ({why})"
+            cause = said or state or "one of its processes is gone"
+            error = f"Slurm ended it {run.lost} times ({cause})"
             if run.lost < LOSSES:
-                self.progress.note(f"{run.task.name}: {why}; submitted again.")
+                self.progress.note(f"{run.task.name}: {cause}; submitted again.")
                 return True
         else:
             run.attempts += 1
-            error = _why(run, said or state)
+            error = why(run.task.folder, said or state)
             if state not in slurm.CANCELLED and run.attempts < ATTEMPTS:
                 self.progress.note(f"{run.task.name}: {error}; trying once more.")
                 return True
@@ -325,38 +325,3 @@ def _by_processes(runs: Sequence[_Open], options: SlurmOptions) -> dict[int, lis
 
 def _label(element: Element | None) -> str:
     return f"{element.job}_{element.index}" if element else "slurm"
-
-
-def _why(run: _Open, state: str) -> str:
-    if state.startswith("CANCELLED"):
-        return "was cancelled in Slurm"
-    if state.startswith("TIMEOUT"):
-        return "reached its time limit without a checkpoint further on; give more with --slurm-time"
-    last = _last_line(run.task.folder)
-    said = last.removeprefix("error: ").rstrip(".") if last.startswith("error: ") else ""
-    ended = f"Slurm says {state}" if state else "it left Slurm's queue without a result"
-    return f"{said} ({ended})" if said else ended
-
-
-def _last_line(folder: Path) -> str:
-    with contextlib.suppress(OSError, IndexError):
-        return (folder / "log.txt").read_text(errors="replace").strip().splitlines()[-1]
-    return ""
-
-
-def _lost_a_peer(run: _Open) -> bool:
-    """Whether a run over several nodes ended because another of its processes was gone.
-
-    The processes that are left notice it before Slurm does, which then has but an exit status to tell.
-    """
-    with contextlib.suppress(OSError):
-        said = (run.task.folder / "log.txt").read_text(errors="replace").rpartition("\njob ")[2]
-        return re.search(r"^error: process \d+ of \d+ \(.*\) is gone;", said, re.MULTILINE) is not None
-    return False
-
-
-def _progress(folder: Path) -> float:
-    """A number that grows whenever the run has saved a checkpoint."""
-    with contextlib.suppress(OSError):
-        return (folder / "checkpoint").stat().st_mtime
-    return 0.0
