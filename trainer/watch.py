@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from scaling.objective import parse_objective
 from trainer.config import RunConfig
 from trainer.tokens import TokenFolder
 
@@ -14,12 +15,14 @@ def numbers(
 ) -> dict[str, Any]:
     """What the chunk of `count` steps that ended with `step` adds to its report.
 
-    bits_per_byte of the training text (its document ends included, as in `trainer.evaluate`), the rate
+    bits_per_byte of the training text (its document ends included, as in `trainer.evaluate`; None under
+    another objective than causal, whose training loss says nothing of them), the rate
     of the last update, the chunk's own seconds (no compiling, evaluating or saving among them) and the
     tokens per second in them.
     """
+    said = loss if parse_objective(config.objective).is_causal else None
     return {
-        "bits_per_byte": None if loss is None else loss / math.log(2) / bytes_per_token(data),
+        "bits_per_byte": None if said is None else said / math.log(2) / bytes_per_token(data),
         "lr": rate_at(config, step - 1),
         "chunk_s": seconds,
         "tokens_per_s": count * config.batch * config.seq / max(seconds, 1e-9),
