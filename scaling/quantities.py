@@ -124,6 +124,21 @@ def parse_flops(text: str | float, what: str = "--flops") -> float:
     return parse_number(text, what)
 
 
+def parse_mesh(text: str, what: str = "--mesh") -> dict[str, int]:
+    """Devices along each axis of a mesh; an axis that is not named has one.
+
+    >>> parse_mesh("data=2,fsdp=8")
+    {'data': 2, 'fsdp': 8, 'tensor': 1}
+    """
+    ways = {"data": 1, "fsdp": 1, "tensor": 1}
+    for part in text.split(","):
+        axis, _, number = (word.strip() for word in part.partition("="))
+        if axis not in ways or not number.isdecimal() or int(number) < 1:
+            raise _bad(what, text, "devices along data, fsdp and tensor, such as data=2,fsdp=8")
+        ways[axis] = int(number)
+    return ways
+
+
 def parse_duration(text: str | float, what: str = "duration") -> float:
     """Seconds, from `90s`, `15m`, `12h`, `30d`, `2w` or a sum such as `1h30m`; text needs a unit.
 

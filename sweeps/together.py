@@ -42,7 +42,9 @@ def joined(
     from trainer.record import package_versions
 
     member = launcher.member(processes, coordinator, process)
-    note = {"config": read_config(folder / "config.json").sha256[:12], **package_versions()}
+    config = read_config(folder / "config.json")
+    axes = config.resources.data, config.resources.fsdp, config.resources.tensor
+    note = {"config": config.sha256[:12], "mesh": " x ".join(map(str, axes)), **package_versions()}
     with banners_to_stderr():
         run.join(member, note, join_s or run.JOIN_S, heartbeat_s or run.HEARTBEAT_S)
         with run.one_run():

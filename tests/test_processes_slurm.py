@@ -61,11 +61,11 @@ def test_a_node_dies_and_the_run_goes_on_when_it_is_back(cluster, alone, tmp_pat
     found = []
     thread = threading.Thread(target=lambda: found.append(engine.run([Task("shared", cell)], Quiet())))
     thread.start()
-    wait_for(lambda: list(cell.glob("checkpoint/*/host.json")), "a checkpoint", 120)
+    wait_for(lambda: list(cell.glob("checkpoint/*/host.json")), "a checkpoint", 400)
     cluster.kill(cluster.nodes[1])
     assert not (cell / "result.json").exists()
     cluster.start(cluster.nodes[1])
-    thread.join(240)
+    thread.join(600)
     said = (cell / "log.txt").read_text()
     assert found and found[0]["shared"].state == "done", said[-3000:]
     assert found[0]["shared"].loss == pytest.approx(loss, abs=2e-4)

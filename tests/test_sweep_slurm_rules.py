@@ -199,6 +199,7 @@ def test_the_script_says_what_was_asked_and_is_valid_shell(tmp_path):
         ({"memory": "much"}, "--slurm-memory 'much'"),
         ({"parallel": 0}, "--workers 0"),
         ({"lines": ("a\nb",)}, "one line of text"),
+        ({"mesh": "pipe=2"}, "--slurm-mesh: .*'pipe=2'"),
         ({"grace_s": 0.0}, "--slurm-grace"),
     ],
 )
@@ -216,6 +217,8 @@ def test_a_mesh_larger_than_a_node_goes_out_over_several(tmp_path):
         assert processes_of(tmp_path, SlurmOptions(gpus=gpus)) == processes
     with pytest.raises(ScalingError, match="16 devices cannot be dealt out to nodes of 3 GPUs"):
         processes_of(tmp_path, SlurmOptions(gpus=3))
+    assert processes_of(tmp_path, SlurmOptions(gpus=4, mesh="fsdp=8")) == 2
+    assert "export SCALING_MESH=fsdp=8\n" in script(tmp_path, "x", 1, SlurmOptions(mesh="fsdp=8"))
     assert processes_of(tmp_path / "nothing", SlurmOptions()) == 1
     made = script(tmp_path, "x", 1, SlurmOptions(cpus=4), 2)
     assert "#SBATCH --nodes=2\n#SBATCH --ntasks=2\n#SBATCH --ntasks-per-node=1\n" in made

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from scaling.errors import ScalingError
 from scaling.files import added, as_fields, from_mapping, read_json, sha256_json
 from scaling.mixture import mixture_of
 from scaling.objective import parse_objective
+from scaling.quantities import parse_mesh
 from scaling.shape import Shape
 from trainer.resources import Resources
 
 FORMAT = "scaling/run-config"
 VERSION = 1
+MESH = "SCALING_MESH"
 # What decides no result: names, paths, cadence, devices, and what a run takes over or leaves behind.
 FREE = {
     *("name", "data", "plan_seal", "resources", "trunk", "eval_every_steps", "checkpoint_seconds"),
@@ -211,4 +215,15 @@ def config_from_dict(values: Mapping[str, Any], where: str = "run config") -> Ru
 
 
 def read_config(path: str | Path) -> RunConfig:
-    return config_from_dict(read_json(path, expect=FORMAT), str(path))
+    """The config in a file, on the mesh of `SCALING_MESH` (data=2,fsdp=8) where that is set.
+
+    The mesh is the machine's and decides no result: whoever starts a run may choose it anew.
+    """
+    config = config_from_dict(read_json(path, expect=FORMAT), str(path))
+    if not (mesh := os.environ.get(MESH)):
+        return config
+    resources = replace(config.resources, **parse_mesh(mesh, MESH))
+    try:
+        return replace(config, resources=resources)
+    except ValueError as error:
+        raise ScalingError(f"{path} on the mesh {mesh}: {error}") from None

@@ -42,6 +42,12 @@ Qos = Annotated[str | None, typer.Option("--slurm-qos", help="Slurm: quality of 
 Time = Annotated[str | None, typer.Option("--slurm-time", help="Slurm: time limit of a run, 2:00:00.")]
 Cpus = Annotated[int | None, typer.Option("--slurm-cpus", help="Slurm: cores per process; 1 by default.")]
 Gpus = Annotated[int | None, typer.Option("--slurm-gpus", help="Slurm: accelerators per process.")]
+MeshOfRun = Annotated[
+    str | None,
+    typer.Option(
+        "--slurm-mesh", help="Slurm: devices of a run, data=2,fsdp=8; over as many nodes as it takes."
+    ),
+]
 Memory = Annotated[str | None, typer.Option("--slurm-memory", help="Slurm: memory per node, 16G.")]
 Array = Annotated[
     int | None, typer.Option("--slurm-array", help="Slurm: most runs of one job array; the site's limit.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,9 @@ def command(
     heartbeat_seconds: Annotated[
         float | None, typer.Option(help="Seconds a silent host counts as alive; 100.", min=1)
     ] = None,
+    mesh: Annotated[
+        str | None, typer.Option(help="Devices, data=2,fsdp=8, in place of the mesh of the config.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print processes, devices, mesh and shardings; train nothing.")
     ] = False,
@@ -48,12 +52,16 @@ def command(
     """
     from scaling.cli.dry_run import show_layout
     from scaling.cli.live import lines
+    from scaling.quantities import parse_mesh
     from sweeps.together import follow, joined
     from sweeps.watching import watched
     from sweeps.worker import run_here
 
     if not (folder / "config.json").is_file():
         raise ScalingError(f"{folder}: holds no config.json, so there is nothing to run.")
+    if mesh is not None:
+        parse_mesh(mesh)
+        os.environ["SCALING_MESH"] = mesh
     if devices is not None and not dry_run:
         raise UsageError(f"--devices {devices}: is for --dry-run; a run takes the devices that are there.")
     if dry_run and devices is not None:  # they need not exist, nor do the processes

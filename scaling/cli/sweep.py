@@ -73,6 +73,7 @@ def command(
     slurm_time: engines.Time = None,
     slurm_cpus: engines.Cpus = None,
     slurm_gpus: engines.Gpus = None,
+    slurm_mesh: engines.MeshOfRun = None,
     slurm_memory: engines.Memory = None,
     slurm_array: engines.Array = None,
     slurm_line: engines.Lines = None,

@@ -12,12 +12,13 @@ import math
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from scaling.errors import ScalingError, UsageError
 from scaling.files import read_json
+from scaling.quantities import parse_mesh
 from sweeps.engines.slots import ONE_THREAD
 
 # sbatch's own formats: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
@@ -31,10 +32,11 @@ class SlurmOptions:
     """What one run asks of Slurm, in sbatch's own words; None leaves it to the site.
 
     A run is one process on one node, with `cpus`, `gpus` and `memory`; one whose mesh has more devices than
-    a node has GPUs (than one, where there are none) is as many such processes as it takes. `parallel` is how
-    many runs may be going at once, `array` the most elements of one job; `lines` are further sbatch options,
-    `setup` shell lines before the run. A run that left the queue is given up when its result is not there
-    `grace_s` later: shared file systems may show it late.
+    a node has GPUs (than one, where there are none) is as many such processes as it takes. `mesh`
+    (data=2,fsdp=8) takes the place of the mesh of the runs' configs. `parallel` is how many runs may be
+    going at once, `array` the most elements of one job; `lines` are further sbatch options, `setup` shell
+    lines before the run. A run that left the queue is given up when its result is not there `grace_s`
+    later: shared file systems may show it late.
     """
 
     partition: str | None = None
@@ -43,6 +45,7 @@ class SlurmOptions:
     time: str | None = None
     cpus: int = 1
     gpus: int = 0
+    mesh: str | None = None
     memory: str | None = None
     parallel: int | None = None
     array: int | None = None
@@ -67,6 +70,8 @@ class SlurmOptions:
             )
         if self.memory is not None and not MEMORY.fullmatch(self.memory):
             raise UsageError(f"--slurm-memory {self.memory!r}: give a size such as 4G or 800M.")
+        if self.mesh is not None:
+            parse_mesh(self.mesh, "--slurm-mesh")
         for name in ("poll_s", "grace_s"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"--slurm-{name.removesuffix('_s')} must be positive.")
@@ -98,13 +103,17 @@ def processes_of(folder: Path, options: SlurmOptions) -> int:
     Raises ScalingError when the devices cannot be dealt out evenly.
     """
     path = folder / "config.json"
-    resources = (read_json(path).get("resources") or {}) if path.exists() else {}
-    devices = math.prod(resources.get(axis, 1) for axis in ("data", "fsdp", "tensor"))
+    if options.mesh is not None:
+        ways: Mapping[str, int] = parse_mesh(options.mesh, "--slurm-mesh")
+    else:
+        ways = (read_json(path).get("resources") or {}) if path.exists() else {}
+    devices = math.prod(ways.get(axis, 1) for axis in ("data", "fsdp", "tensor"))
     each = max(1, options.gpus)
     if devices > each and devices % each:
+        where = path if options.mesh is None else "--slurm-mesh"
         raise ScalingError(
-            f"{path}: its mesh of {devices} devices cannot be dealt out to nodes of {each} "
-            "GPUs; change field 'resources' or --slurm-gpus."
+            f"{where}: the mesh of {devices} devices cannot be dealt out to nodes of {each} GPUs; change it "
+            "or --slurm-gpus."
         )
     return max(1, devices // each)
 
@@ -138,6 +147,7 @@ def script(place: Path, name: str, count: int, options: SlurmOptions, processes:
         "set -u",
         *options.setup,
         *_threads(options),
+        *([f"export SCALING_MESH={shlex.quote(options.mesh)}"] if options.mesh else []),
         f'cell=$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {shlex.quote(str(place / "cells.txt"))})',
         'exec >> "$cell/log.txt" 2>&1',
         'echo "job ${SLURM_ARRAY_JOB_ID:-none}_$SLURM_ARRAY_TASK_ID on $(hostname),'

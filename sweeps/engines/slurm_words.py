@@ -20,8 +20,11 @@ def why(folder: Path, state: str) -> str:
 
 
 def last_line(folder: Path) -> str:
-    with contextlib.suppress(OSError, IndexError):
-        return (folder / "log.txt").read_text(errors="replace").strip().splitlines()[-1]
+    """The last line of the run's own log; srun and its helpers have something to say after it."""
+    with contextlib.suppress(OSError):
+        lines = (folder / "log.txt").read_text(errors="replace").strip().splitlines()
+        own = (line for line in reversed(lines) if not line.startswith(("srun: ", "slurmstepd: ")))
+        return next(own, "")
     return ""
 
 
