@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 
 from scaling.objective import OBJECTIVES, parse_objective
+from scaling.recipe import Recipe
 from scaling.shape import ShapeFamily
-from trainer.masks import Mask, as_batch, inputs, target_weights, visible
+from trainer.assembly import static_of
+from trainer.config import config_from_dict
+from trainer.loss import token_losses
+from trainer.masks import Batch, Mask, as_batch, inputs, target_weights, visible
 from trainer.model import hidden, init_params, logits
 from trainer.objectives.rows import Rows
 from trainer.objectives.spans import restore
@@ -166,6 +170,47 @@ def test_no_target_is_seen_before_its_turn_and_a_prefix_sees_both_ways():
             else:
                 assert not changed[row, before].any()
     assert looked_back > 1000
+
+
+@pytest.mark.parametrize("name", ["ul2", "ul2@3"])
+def test_padding_is_neither_learnt_nor_seen(name):
+    rows, text = rows_of(name, 63, batch=8)
+    batch = as_batch(rows.batches(text, 0, 1))
+    batch = Batch(*(None if field is None else jnp.asarray(field[0]) for field in batch))
+    held = batch.segments if batch.weights is None else batch.weights
+    padding = np.asarray(held) == 0
+    assert padding.any() and not np.asarray(batch.ids)[padding].any()
+    shape = ShapeFamily(vocab=VOCAB + len(rows.symbols)).shape(8)
+    params = jax.tree.map(jnp.asarray, init_params(shape, 0))
+
+    @jax.jit
+    def nats(batch):
+        return token_losses(shape, params, batch, "float32")[0] * target_weights(batch)
+
+    ids = batch.ids.astype(jnp.int32)
+    found = [np.asarray(nats(batch._replace(ids=jnp.where(padding, value, ids)))) for value in (0, 5)]
+    assert np.array_equal(*found) and found[0].any()
+
+
+def test_causal_recipes_and_configs_are_what_they_were():
+    plain, other = Recipe(), Recipe(objective="ul2", mixture={"by": "domain", "weights": {"a": 1}})
+    assert not {"objective", "mixture"} & set(plain.to_dict())
+    shape = ShapeFamily(vocab=VOCAB).shape(16)
+    config = plain.run_config(shape, 1e5, 0, "data", "0" * 64, "run")
+    assert not {"objective", "mixture"} & set(config)
+    assert static_of(config_from_dict(config)).fields == ()
+    assert other.symbols == 12 and other.sha256 != plain.sha256
+    config = other.run_config(shape, 1e5, 0, "data", "0" * 64, "run")
+    assert config_from_dict(config).objective == "ul2"
+    assert static_of(config_from_dict(config)).fields == ("prefix",)
+    for wrong in (
+        {"objective": "ul5"},
+        {"objective": 3},
+        {"seq": 4, "objective": "ul2"},
+        {"mixture": {"by": "x"}},
+    ):
+        with pytest.raises(ValueError, match=r"objective|mixture"):
+            Recipe(**wrong)
 
 
 def test_symbols_are_as_many_as_the_longest_example_needs():
