@@ -57,7 +57,8 @@ def join(
             "cluster_detection_method": "deactivate",
         }
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.config.update("jax_enable_preemption_service", False)  # it swallows SIGTERM, which is ours
+    with contextlib.suppress(AttributeError):
+        jax.config.update("jax_enable_preemption_service", False)  # it swallows SIGTERM, which is ours
     try:
         jax.distributed.initialize(
             **given,
