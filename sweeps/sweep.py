@@ -119,6 +119,7 @@ def preview(sweep: Sweep, workers: int | None = None, engine: Engine | None = No
     places = (engine or LocalEngine(workers)).places
     design = sweep.design
     states = {state.id: state.state for state in store.cell_states(sweep)}
+    sources = readings(sweep)
     cells = [
         {
             "id": cell.id,
@@ -148,8 +149,8 @@ def preview(sweep: Sweep, workers: int | None = None, engine: Engine | None = No
             ((c.shape, shares[c.id] * seconds_of(c, design)) for c in open_cells),
             places or max(1, len(open_cells)),
         ),
-        "notes": [*design.notes, *warnings(readings(sweep))],
-        **({"sources": [r.to_dict() for r in readings(sweep)]} if sweep.recipe.mixture else {}),
+        "notes": [*design.notes, *warnings(sources)],
+        **({"sources": [source.to_dict() for source in sources]} if sources else {}),
         **({} if saved is None else {"trunks": saved.to_dict()}),
     }
 
