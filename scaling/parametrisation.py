@@ -78,8 +78,10 @@ class Multipliers:
     epsilon: dict[str, float]
 
 
-def multipliers(name: Parametrisation, shape: Shape, base_width: int, base_layers: int) -> Multipliers:
-    """The factors of a shape."""
+def multipliers(
+    name: Parametrisation, shape: Shape, base_width: int, base_layers: int, steady_decay: bool = False
+) -> Multipliers:
+    """The factors of a shape; `steady_decay` asks for rate x decay alike at every size under any rule."""
     rule = RULES[name]
     tied = rule.tied if shape.tied and rule.tied else Rule({}, {}, {})
 
@@ -92,9 +94,10 @@ def multipliers(name: Parametrisation, shape: Shape, base_width: int, base_layer
         return {part: factor(exponents) for part, exponents in {**plain, **special}.items()}
 
     rates = factors(rule.rates, tied.rates)
+    steady = rule.steady_decay or steady_decay
     return Multipliers(
         factors(rule.initial, tied.initial),
         rates,
-        {part: 1 / rate for part, rate in rates.items() if rule.steady_decay and part in MATRICES},
+        {part: 1 / rate for part, rate in rates.items() if steady and part in MATRICES},
         factors(rule.epsilon or {}, tied.epsilon or {}),
     )

@@ -25,7 +25,7 @@ WHOLE = {
 }
 NUMBERS = (
     *("lr", "lr_horizon_exponent", "reference_tokens", "warmup_share", "decay_share", "final_lr_share"),
-    *("weight_decay", "b1", "b2", "eps", "clip_norm", "z_loss"),
+    *("weight_decay", "decay_timescale_exponent", "b1", "b2", "eps", "clip_norm", "z_loss"),
 )
 
 
@@ -50,6 +50,11 @@ class Recipe:
     horizon_tokens_per_param: the peak follows that many tokens per parameter instead of the run's own tokens,
         so that it depends on the shape alone. With it (or without a horizon exponent), `warmup_steps` and
         'wsd', runs of one shape and seed are one run until the shorter one decays: trunks.
+    decay_timescale: in place of `weight_decay`, the share of the run over which AdamW's weights average
+        their updates, tau = batch / (peak rate x decay x tokens), alike for every matrix, size and horizon
+        (Wang & Aitchison 2024, arXiv:2405.13698: best constant in epochs; a run is an epoch at most).
+        It is multiplied by (tokens / parameters in all)^-decay_timescale_exponent (Bergsma et al. 2025,
+        arXiv:2505.13738, found 1.084 and 0.527: `scaling laws --hyperparameters`).
     schedule: 'cosine' or 'wsd' (decay over the last decay_share of the steps), ending at
         final_lr_share of the peak exactly at the last token: every run is fully decayed
         (PaLM 2, arXiv:2305.10403, section 2.1).
@@ -82,6 +87,8 @@ class Recipe:
     mixture: Mapping[str, Any] | None = added(None)
     warmup_steps: int | None = added(None)
     horizon_tokens_per_param: float | None = added(None)
+    decay_timescale: float | None = added(None)
+    decay_timescale_exponent: float = added(0.0)
 
     def __post_init__(self) -> None:
         for name, least in WHOLE.items():
@@ -103,16 +110,25 @@ class Recipe:
         for name in ("lr", "reference_tokens", "eps", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"recipe field {name!r} must be positive, not {getattr(self, name)!r}.")
-        fixed, ratio = self.warmup_steps, self.horizon_tokens_per_param
+        fixed = self.warmup_steps
         if fixed is not None and (not isinstance(fixed, int) or isinstance(fixed, bool) or fixed < 0):
             raise ValueError(
                 f"recipe field 'warmup_steps' must be a whole number of at least 0, not {fixed!r}."
             )
-        if ratio is not None and (
-            not isinstance(ratio, (int, float)) or isinstance(ratio, bool) or not 0 < ratio < math.inf
-        ):
+        for name in ("horizon_tokens_per_param", "decay_timescale"):
+            value = getattr(self, name)
+            if value is not None and (
+                not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf
+            ):
+                raise ValueError(f"recipe field {name!r} must be a positive number, not {value!r}.")
+        if self.decay_timescale is not None and self.weight_decay:
             raise ValueError(
-                f"recipe field 'horizon_tokens_per_param' must be a positive number, not {ratio!r}."
+                "recipe fields 'weight_decay' and 'decay_timescale' exclude one another; give one of them."
+            )
+        if self.decay_timescale is None and self.decay_timescale_exponent:
+            raise ValueError(
+                "recipe field 'decay_timescale_exponent' needs 'decay_timescale', the timescale at one token "
+                "per parameter."
             )
         for name in ("warmup_share", "decay_share", "final_lr_share"):
             if not 0 <= getattr(self, name) <= 1:
@@ -161,6 +177,13 @@ class Recipe:
         horizon = tokens if ratio is None else ratio * params
         return self.lr * (horizon / self.reference_tokens) ** -self.lr_horizon_exponent
 
+    def decay(self, peak: float, tokens: float, params: int) -> float:
+        """Weight decay, coupled with the rate, of a run whose rate peaks at `peak`."""
+        if self.decay_timescale is None:
+            return self.weight_decay
+        share = self.decay_timescale * (tokens / params) ** -self.decay_timescale_exponent
+        return self.step_tokens / (peak * share * tokens)
+
     def warmup(self, steps: int) -> int:
         """Warm-up steps of a run of `steps` steps."""
         if self.warmup_steps is not None:
@@ -171,7 +194,8 @@ class Recipe:
     def shares_trunks(self) -> bool:
         """Whether runs of one shape and seed differ in nothing but where they begin to decay."""
         one_rate = self.horizon_tokens_per_param is not None or not self.lr_horizon_exponent
-        return self.schedule == "wsd" and self.warmup_steps is not None and one_rate
+        one_decay = self.decay_timescale is None
+        return self.schedule == "wsd" and self.warmup_steps is not None and one_rate and one_decay
 
     def run_config(
         self,
@@ -185,10 +209,19 @@ class Recipe:
     ) -> dict[str, Any]:
         """The trainer's config (`scaling/run-config`, as JSON values) of one run under these rules."""
         steps = self.steps(tokens)
-        factors = multipliers(self.parametrisation, shape, self.base_width, self.base_layers)
+        tokens = steps * self.step_tokens
+        peak = self.peak_lr(tokens, shape.params())
+        decay = self.decay(peak, tokens, shape.params())
+        factors = multipliers(
+            self.parametrisation,
+            shape,
+            self.base_width,
+            self.base_layers,
+            steady_decay=self.decay_timescale is not None,
+        )
         further = {
             "init_multipliers": factors.initial,
-            "decay_multipliers": factors.decay if self.weight_decay else {},
+            "decay_multipliers": factors.decay if decay else {},
             "eps_multipliers": factors.epsilon if self.scale_epsilon else {},
         }
         return {
@@ -201,13 +234,13 @@ class Recipe:
             "steps": steps,
             "batch": self.batch,
             "seq": self.seq,
-            "lr": self.peak_lr(steps * self.step_tokens, shape.params()),
+            "lr": peak,
             "lr_multipliers": factors.rates,
             "warmup_steps": self.warmup(steps),
             "schedule": self.schedule,
             "decay_steps": round(self.decay_share * steps) if self.schedule == "wsd" else 0,
             "final_lr_share": self.final_lr_share,
-            "weight_decay": self.weight_decay,
+            "weight_decay": decay,
             "b1": self.b1,
             "b2": self.b2,
             "eps": self.eps,

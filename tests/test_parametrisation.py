@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from scaling.errors import ScalingError
+from scaling.laws.hyperparameters import HYPERPARAMETERS
 from scaling.parametrisation import RULES, multipliers
 from scaling.recipe import Recipe
 from scaling.shape import Shape
 from trainer.assembly import rates_of, static_of
 from trainer.config import config_from_dict
-from trainer.model import Block, Transformer, per_layer
+from trainer.model import Block, Transformer, multiplier_of, per_layer
 from trainer.programs import compiled, fresh_state
 
 VOCAB, SEQ, STEPS = 31, 8, 6
@@ -49,26 +50,42 @@ def stream_of(shape: Shape):
     return jax.jit(stream)
 
 
-def moved(shape: Shape, **recipe) -> float:
-    """Root mean square of what STEPS steps change in the residual stream."""
+def moved(shape: Shape, table: float = 1.0, **recipe) -> float:
+    """Root mean square of what STEPS steps change in the residual stream, over four initial models whose
+    input table starts `table` times as large as usual."""
     config = config_from_dict(config_of(shape, **recipe))
-    state = fresh_state(static_of(config), 0, config.init_multipliers)
-    before = np.asarray(stream_of(shape)(per_layer(state.params)))
-    program = compiled(static_of(config), "uint8").train
-    after, _ = program(state, rates_of(config), ids_of(STEPS), np.int32(STEPS))
-    return float(np.sqrt(np.mean((np.asarray(stream_of(shape)(per_layer(after.params))) - before) ** 2)))
+    initial = {**(config.init_multipliers or {}), "embedding": table}
+    program, squares = compiled(static_of(config), "uint8").train, []
+    for seed in range(4):
+        state = fresh_state(static_of(config), seed, initial)
+        before = np.asarray(stream_of(shape)(per_layer(state.params)))
+        after, _ = program(state, rates_of(config), ids_of(STEPS), np.int32(STEPS))
+        squares.append(np.mean((np.asarray(stream_of(shape)(per_layer(after.params))) - before) ** 2))
+    return float(np.sqrt(np.mean(squares)))
+
+
+def growth(rule: str, **more) -> dict[str, float]:
+    """How much further the stream moves at four times the width and at four times the depth."""
+    found = {name: moved(shape, parametrisation=rule, **more) for name, shape in SHAPES.items()}
+    return {name: found[name] / found["small"] for name in ("wide", "deep")}
 
 
 def test_coordinates_are_flat_under_completep_and_grow_under_standard():
-    """Four times the width, four times the depth: the stream moves as far, or several times as far."""
-    flat, plain = (
-        {name: moved(shape, parametrisation=rule) for name, shape in SHAPES.items()}
-        for rule in ("completep", "standard")
-    )
-    for name in ("wide", "deep"):
-        assert 0.5 < flat[name] / flat["small"] < 1.3
-        assert plain[name] / plain["small"] > 2
-    assert flat["small"] == pytest.approx(plain["small"], rel=1e-5)  # at the base size all rules are one
+    """The stream moves as far, or several times as far. One initial model is a draw: four are averaged."""
+    flat, across, plain = (growth(rule) for rule in ("completep", "mup", "standard"))
+    assert all(0.7 < found < 1.4 for found in (*flat.values(), across["wide"]))
+    assert all(found > 2.5 for found in (*plain.values(), across["deep"]))
+
+
+def test_coordinates_are_flat_where_the_table_carries_the_stream():
+    """With an input table of deviation 1 what the initial branches add, which CompleteP lets fall as
+    1/sqrt(layers), is a small part of the stream."""
+    assert all(0.75 < found < 1.1 for found in growth("completep", table=10.0).values())
+
+
+def test_at_the_base_size_all_rules_are_one():
+    found = [moved(SMALL, parametrisation=rule) for rule in RULES]
+    assert found == pytest.approx([found[0]] * len(found), rel=1e-5)
 
 
 SHAPES = {"small": SMALL, "wide": WIDE, "deep": DEEP}
@@ -139,6 +156,68 @@ def test_the_fold_is_completeps_factor_of_a_branch():
     assert wide.initial["final_norm"] == wide.rates["final_norm"] == wide.rates["head"] == 1 / 4
 
 
+@pytest.mark.parametrize("scale", [(4, 1), (1, 4), (4, 4), (0.5, 2)])
+def test_rules_are_the_table_of_completep(scale):
+    """Dey et al. 2025, table 1 at alpha = 1: (rate, decay, epsilon, factor before the matrix) of each part,
+    with the output's epsilon as corrected in arXiv:2512.22382."""
+    w, l = scale  # noqa: E741
+    paper = {
+        "embedding": (1, 1, 1 / w, 1),
+        "hidden": (1 / w, w, 1 / (w * l), 1),
+        "writer": (1 / w, w, 1 / (w * l), 1 / l),
+        "norm": (1, None, 1 / (w * l), 1),
+        "final_norm": (1, None, 1 / w, 1),
+        "head": (1, 1, 1 / w, 1 / w),
+    }
+    shape = Shape(int(2 * l), int(16 * w), int(2 * w), 1, 8, int(32 * w), VOCAB)
+    ours = multipliers("completep", shape, 16, 2)
+    rows, base = ({row.part: row for row in size.table} for size in (shape, SMALL))
+    assert set(rows) == set(paper)
+    for part, (rate, decay, epsilon, factor) in paper.items():
+
+        def of(found, part=part):
+            return multiplier_of(rows[part], found)
+
+        # Folded: the factor moves into the initial value and the rate, and out of the gradient.
+        assert of(ours.rates) == pytest.approx(rate * factor)
+        assert of(ours.epsilon) == pytest.approx(epsilon / factor)
+        if decay is not None:
+            assert of(ours.decay) * of(ours.rates) == pytest.approx(decay * rate)
+        if rows[part].std:
+            wider = 1.0 if part == "embedding" else w**-0.5
+            assert of(ours.initial) * rows[part].std / base[part].std == pytest.approx(factor * wider)
+
+
+def test_a_timescale_of_decay_holds_at_every_size_and_horizon():
+    """tau = 1 / (rate x decay x steps) of each matrix is the stated share, or falls as stated."""
+    for name in RULES:
+        recipe = dataclasses.replace(
+            RECIPE, parametrisation=name, decay_timescale=0.25, lr_horizon_exponent=0.32
+        )
+        for shape, tokens in ((SMALL, 3200), (WIDE, 3200), (DEEP, 96_000)):
+            config = recipe.run_config(shape, tokens, 0, "d", "h", "n")
+            for row in shape.table:
+                if row.group != "norm":
+                    rate = config["lr"] * multiplier_of(row, config["lr_multipliers"])
+                    decay = config["weight_decay"] * multiplier_of(row, config["decay_multipliers"])
+                    assert 1 / (rate * decay * config["steps"]) == pytest.approx(0.25)
+    power = dataclasses.replace(RECIPE, decay_timescale=1.084, decay_timescale_exponent=0.527)
+    tokens = 20 * SMALL.params() // 32 * 32
+    config = power.run_config(SMALL, tokens, 0, "d", "h", "n")
+    tau = 1 / (config["lr"] * config["weight_decay"] * config["steps"])
+    assert tau == pytest.approx(
+        HYPERPARAMETERS["power-lines-timescale"].value(R=tokens / SMALL.params()), rel=1e-6
+    )
+
+
+def test_rules_that_are_not_asked_for_leave_recipes_as_they_were():
+    assert not {"decay_timescale", "decay_timescale_exponent"} & set(Recipe().to_dict())
+    plain = Recipe().run_config(SMALL, 1e5, 0, "d", "h", "n")
+    assert plain["weight_decay"] == 0.0 and "decay_multipliers" not in plain
+    trunk = Recipe(schedule="wsd", warmup_steps=10, lr_horizon_exponent=0.0)
+    assert trunk.shares_trunks and not dataclasses.replace(trunk, decay_timescale=0.2).shares_trunks
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -146,6 +225,9 @@ def test_the_fold_is_completeps_factor_of_a_branch():
         ({"base_layers": 0}, "base_layers"),
         ({"scale_epsilon": 1, "parametrisation": "completep"}, "scale_epsilon"),
         ({"scale_epsilon": True}, "completep"),
+        ({"decay_timescale": 0.0}, "decay_timescale"),
+        ({"decay_timescale": 0.2, "weight_decay": 0.1}, "exclude"),
+        ({"decay_timescale_exponent": 0.5}, "needs 'decay_timescale'"),
     ],
 )
 def test_a_bad_rule_is_named(change, said):

@@ -138,6 +138,15 @@ _LAWS: tuple[HyperLaw, ...] = (
         ("muP does not carry a rate over to another horizon.",),
     ),
     HyperLaw(
+        "wang-timescale", "weight-decay timescale", "epochs", None, {"D": 0.0},
+        "Wang & Aitchison 2024, How to set AdamW's weight decay, arXiv:2405.13698",
+        "primary", "abstract",
+        "tau = 1 / (rate x weight decay) in steps, over the steps of an epoch",
+        "ResNet-18, vision transformers, NanoGPT on OpenWebText",
+        ("About constant over model and data size, so the decay falls with the tokens and, under muP, rises"
+         " with the width.",),
+    ),
+    HyperLaw(
         "power-lines-timescale", "weight-decay timescale", "share of training", 1.084, {"R": -0.527},
         *POWER_LINES._replace(convention="tau = batch / (rate x weight decay x D), batch and D in tokens"),
         ("Sets the weight decay: batch / (rate x D x tau).",),
