@@ -222,12 +222,13 @@ class _Engine:
     def _companions(self, task: Task, open_tasks: Sequence[Task]) -> list[Task]:
         """Runs to be trained together with `task`: those of its shape that are nearly as long.
 
-        No more than leave work for every worker; none that has failed before, which may have been
-        the pack's fault or is the pack's danger.
+        No more than leave work for every worker that is free; none that has failed before, which may
+        have been the pack's fault or is the pack's danger.
         """
         if self.attempts.get(task.name, 0):
             return []
-        most = min(self.pack, math.ceil(len(open_tasks) / len(self.slots))) - 1
+        free = sum(not worker.tasks for worker in self.workers)
+        most = min(self.pack, math.ceil(len(open_tasks) / free)) - 1
         alike = (t for t in open_tasks if (t.group, t.first) == (task.group, task.first) and t is not task)
         fresh = [t for t in alike if not self.attempts.get(t.name, 0)]
         return sorted(fresh, key=lambda t: -t.seconds)[:most]
