@@ -15,6 +15,7 @@ from scaling.quantities import format_count, format_duration, format_percent
 RECENT_S = 20.0  # seconds of training that a rate is taken over
 RECENT = 4  # and at least so many reports
 PERSISTS = 0.05  # share of the run that a loss must stay above the band before it is worth a warning
+WORTH_TELLING = 0.05  # share of the time that went into compiling, evaluating and saving
 UNKNOWN = Peak(None, "no MFU: the peak of this device was not looked up")
 
 
@@ -99,6 +100,8 @@ def text(line: Line, short: bool = False) -> str:
         said.append(f"MFU {format_percent(line.mfu)}" + ("" if short else " causal"))
     if line.left_s is not None and line.step < line.total_steps:
         said.append(f"{format_duration(line.left_s)} left")
+    if not short and line.beside_s > WORTH_TELLING * line.time_s:
+        said.append(f"{format_duration(line.beside_s)} beside training")
     if line.verdict is not None:
         said.append(str(line.verdict))
     return ", ".join(said)

@@ -442,3 +442,27 @@ def test_run_cell_without_a_sweep_has_lines_and_no_band(planned, tmp_path, capfd
     assert main(["run-cell", str(tmp_path), "--json"]) == 0
     again = capfd.readouterr()
     assert json.loads(again.out)["status"] == "done" and again.err == ""
+
+
+def test_a_run_without_a_predicted_curve_is_told_why(tmp_path):
+    from scaling.shape import ShapeFamily
+    from sweeps.expected import curves_beside, read_expected, write_expected
+
+    rng, shape, plan = np.random.default_rng(4), ShapeFamily(64).shape(16), {"seal": "s"}
+    said, curves = {"loss": 2.0, "loss_lo": 1.9, "loss_hi": 2.1, "level": 0.9}, sweep_of(rng)
+    for begun, predicted, seen, why in (
+        (False, None, curves, "predicts no loss"),
+        (False, said, [], "no sweep of this recipe"),
+        (False, said, curves[:3], "3 runs are too few"),
+        (True, said, curves, "gets none after the fact"),
+    ):
+        if begun:
+            (tmp_path / "metrics.jsonl").touch()
+        assert why in write_expected(tmp_path, plan, shape, 1e6, predicted, seen, "")
+        assert read_expected(tmp_path) is None
+    (tmp_path / "metrics.jsonl").unlink()
+    assert write_expected(tmp_path, plan, shape, 1e6, said, curves, "") is None
+    first = read_expected(tmp_path)
+    assert write_expected(tmp_path, plan, shape, 1e6, said, curves[:12], "") is None  # sealed: left as it is
+    assert read_expected(tmp_path) == first
+    assert curves_beside([tmp_path], None) == ([], "")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from scaling.watch import Line
 
+WIDE = 180  # columns that hold a whole line
+
 
 @contextmanager
 def lines(quiet: bool = False) -> Iterator[tuple[Callable[[Line], None], Callable[[str], None]]]:
@@ -56,6 +58,7 @@ def _moving() -> Iterator[tuple[Callable[[Line], None], Callable[[str], None]]]:
             if warning and not warned:
                 above(text(line))
             warned = warning
-            display.update(Text(text(line), style="yellow" if warning else ""))
+            narrow = display.console.width < WIDE
+            display.update(Text(text(line, short=narrow), style="yellow" if warning else ""))
 
         yield show, above
