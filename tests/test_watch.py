@@ -378,7 +378,13 @@ def launch(folder, capfd, *options):
     return said
 
 
-def test_a_launch_is_watched_against_its_sealed_prediction(planned, capfd, workers_import_fakes):  # noqa: F811
+def test_a_launch_is_watched_against_its_sealed_prediction(
+    planned,
+    capfd,
+    monkeypatch,
+    workers_import_fakes,  # noqa: F811
+):
+    monkeypatch.setenv(trackers.VARIABLE, "")  # --track sets it for workers; the next test is another command
     said = launch(planned, capfd, "--track", "tensorboard", "--json")
     assert json.loads(said.out)["runs"][0]["status"] == "done"  # and nothing else on stdout
     assert "early warning" not in said.err

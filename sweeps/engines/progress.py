@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from scaling.quantities import format_duration
 
-EVERY_S = 30.0  # between two lines of one run in a log
+EVERY_S = 30.0  # between two lines of running runs in a log
 
 
 class Task(Protocol):
@@ -75,7 +75,7 @@ class Quiet:
 
 
 class Lines(Quiet):
-    """One line per finished run, one every `EVERY_S` of a long one, and its early warning at once."""
+    """One line per finished run, one every `EVERY_S` of the long ones together, and its early warning at once."""
 
     pace = EVERY_S
 
@@ -95,7 +95,7 @@ class Lines(Quiet):
         warning = bool((line.get("verdict") or {}).get("warning"))
         new = warning and name not in self._warned
         now = time.monotonic()
-        if new or now - self._said.setdefault(name, now) >= self.pace:
+        if new or now - self._said.setdefault(name, now) >= self.pace * self.remaining.workers:
             self._said[name] = now
             self.note(f"{name}: {line['text']}")
         (self._warned.add if warning else self._warned.discard)(name)
