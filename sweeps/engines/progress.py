@@ -75,7 +75,7 @@ class Quiet:
 
 
 class Lines(Quiet):
-    """One line per finished run, one every `EVERY_S` of the long ones together, and its early warning at once."""
+    """One line per finished run, one every `EVERY_S` of the long ones together, early warnings at once."""
 
     pace = EVERY_S
 
