@@ -8,6 +8,7 @@ band's minimum is bracketed; without noise they give the bias of Approach 2 on t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +24,9 @@ from sweeps.optimal import LEAST, NOISE, Points, optimal_design, points_of
 from sweeps.plausible import plausible_laws
 
 TRIALS = 48
+# Part of the variance between seeds that branches of one trunk have in common: .49 in correlation, 12 seeds of
+# width 16 at three lengths (benchmarks/sweep_trunk.py).
+TRUNK_SHARE = 0.5
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.65, 0.8)  # of the design's FLOPs: the cheaper ones that are tried
 
 
@@ -54,10 +58,14 @@ def power(
     noise: float = NOISE,
     prior: Prior | None = None,
     seed: int = 0,
+    trunks: Sequence[str] | None = None,
 ) -> Power:
-    """Simulate the default fit on `points` under each law; errors of ln N_opt and ln L at the target."""
+    """Simulate the default fit on `points` under each law; errors of ln N_opt and ln L at the target.
+
+    `trunks` names each point's: what is noise then is in part common to the points of one trunk.
+    """
     errors, failed = [], 0
-    for law, losses in zip(laws, tables(points, laws, noise, seed), strict=True):
+    for law, losses in zip(laws, tables(points, laws, noise, seed, trunks), strict=True):
         rows = Rows.of(points.params, points.tokens, losses, points.weights)
         try:
             # Started at the truth: what the search from a grid of starts finds, at a tenth of its time.
@@ -89,10 +97,17 @@ def power(
     )
 
 
-def tables(points: Points, laws: Floats, noise: float, seed: int) -> Floats:
+def tables(
+    points: Points, laws: Floats, noise: float, seed: int, trunks: Sequence[str] | None = None
+) -> Floats:
     """One simulated table of losses per law, (k, n); a run that counts as w scatters 1/sqrt(w) more."""
     rng = np.random.default_rng(seed)
-    scatter = noise / np.sqrt(points.weights) * rng.standard_normal((len(laws), len(points.params)))
+    normal = rng.standard_normal((len(laws), len(points.params)))
+    if trunks is not None:
+        names, which = np.unique(trunks, return_inverse=True)
+        common = rng.standard_normal((len(laws), len(names)))[:, which]
+        normal = math.sqrt(TRUNK_SHARE) * common + math.sqrt(1 - TRUNK_SHARE) * normal
+    scatter = noise / np.sqrt(points.weights) * normal
     return loss_of(laws, points.params, points.tokens) * np.exp(scatter)
 
 
@@ -160,19 +175,27 @@ def judged(design: Design, count: int = TRIALS) -> Floats:
     return plausible_laws(count, 1, top, design.rule.params_at(top))
 
 
-def preflight(design: Design, target: float, noise: float = NOISE) -> dict[str, Any]:
-    """Everything `scaling sweep --dry-run --target` says about a design, as plain values."""
+def preflight(
+    design: Design, target: float, noise: float = NOISE, trunks: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Everything `scaling sweep --dry-run --target` says about a design, as plain values.
+
+    `trunks` names each cell's: `power` then is with the noise that their branches share, `apart` without.
+    """
     laws = judged(design)
     runs = len(design.cells)
     if runs < LEAST:
         raise ScalingError(f"the design has {runs} runs; at least {LEAST} are needed for a law.")
-    reached = power(points_of(design.cells, design.seq), laws, target, noise, seed=1)
+    points = points_of(design.cells, design.seq)
+    reached = power(points, laws, target, noise, seed=1, trunks=trunks)
+    apart = None if trunks is None else power(points, laws, target, noise, seed=1)
     better = cheaper(design, reached, target, noise) if design.sizes else None
     return {
         "target": target,
         "noise": noise,
         "laws": len(laws),
         "power": reached.to_dict(),
+        "apart": None if apart is None else apart.to_dict(),
         "bands": bands(design, laws, noise) if design.sizes else [],  # an informed design has no bands
         "cheaper": None if better is None else better[1].to_dict(),
     }

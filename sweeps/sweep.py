@@ -24,7 +24,7 @@ from sweeps.optimal import informed_design
 from sweeps.same_run import refuse_others
 from sweeps.store import Sweep
 from sweeps.timing import COMPILE_S, training_seconds, wall_seconds
-from sweeps.trunks import own_shares, saving, spent_on, trunk_recipe
+from sweeps.trunks import few_trunks, own_shares, saving, spent_on, trunk_recipe
 from sweeps.worker import DEFAULT_RUNNER
 
 MANY_RUNS = 24  # of a sweep given by its FLOPs alone: more of them would be small ones

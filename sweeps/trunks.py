@@ -32,6 +32,7 @@ PLACE = "trunks"
 # The length that a shape's rate is set for, where its branches have many: Hoffmann et al. 2022,
 # arXiv:2203.15556, table A3, whose optima lie near it.
 TOKENS_PER_PARAM = 20.0
+LEAST = 8  # runs: what the fit asks for (sweeps.optimal.LEAST)
 STATE_BYTES = 12  # of a checkpoint per parameter: weights and two moments in float32
 
 
@@ -75,6 +76,22 @@ def trunk_recipe(recipe: Recipe, shortest: int) -> Recipe:
 
 def trunk_name(cell: Cell) -> str:
     return f"d{cell.shape.width}-s{cell.seed}"
+
+
+def trunk_names(sweep: Sweep) -> list[str] | None:
+    """The trunk of each cell of the design, None for a sweep without trunks."""
+    return [trunk_name(cell) for cell in sweep.design.cells] if sweep.recipe.shares_trunks else None
+
+
+def few_trunks(sweep: Sweep) -> list[str]:
+    """A note where the fit will count fewer independent runs than it asks for."""
+    count = len(set(trunk_names(sweep) or ()))
+    if not 0 < count < LEAST <= len(sweep.design.cells):
+        return []
+    return [
+        f"{count} trunks: rows of one trunk share noise and count as one run, and a fit needs {LEAST}; "
+        "give more sizes, or more seeds."
+    ]
 
 
 def trunk_path(cell: Cell) -> str:

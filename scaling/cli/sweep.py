@@ -106,6 +106,7 @@ def command(
     from sweeps.preflight import preflight
     from sweeps.request import numbers, requested
     from sweeps.sweep import preview, run
+    from sweeps.trunks import trunk_names
 
     chosen = engines.engine_of(engine, folder, workers, engines.given(locals()))
     asked: dict[str, Any] = {
@@ -131,7 +132,7 @@ def command(
     plan = preview(sweep, workers, chosen)
     if dry_run:
         if goal is not None:
-            plan["preflight"] = preflight(sweep.design, goal, noise)
+            plan["preflight"] = preflight(sweep.design, goal, noise, trunk_names(sweep))
         emit(plan, as_json, lambda: show_preview(plan))
         return
     say(headline(plan))
@@ -229,6 +230,8 @@ def show_preflight(found: dict[str, Any]) -> None:
         f"error of the plan at {format_flops(found['target'])} FLOPs (90%)"
     )
     rows = [("this design", *line(found["power"]))]
+    if found["apart"]:
+        rows.append(("each run with a seed of its own", *line(found["apart"])))
     if found["cheaper"]:
         rows.append(("as good, cheaper", *line(found["cheaper"])))
     table(["design", "runs", "FLOPs", "size", "loss"], rows)
