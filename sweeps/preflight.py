@@ -24,8 +24,8 @@ from sweeps.optimal import LEAST, NOISE, Points, optimal_design, points_of
 from sweeps.plausible import plausible_laws
 
 TRIALS = 48
-# Part of the variance between seeds that branches of one trunk have in common: .49 in correlation, 12 seeds of
-# width 16 at three lengths (benchmarks/sweep_trunk.py).
+# Part of the variance between seeds that branches of one trunk have in common: their correlation was .49
+# over 12 seeds of width 16 at three lengths (benchmarks/sweep_trunk.py).
 TRUNK_SHARE = 0.5
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.65, 0.8)  # of the design's FLOPs: the cheaper ones that are tried
 

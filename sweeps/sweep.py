@@ -149,7 +149,7 @@ def preview(sweep: Sweep, workers: int | None = None, engine: Engine | None = No
             ((c.shape, shares[c.id] * seconds_of(c, design)) for c in open_cells),
             places or max(1, len(open_cells)),
         ),
-        "notes": [*design.notes, *warnings(sources)],
+        "notes": [*design.notes, *few_trunks(sweep), *warnings(sources)],
         **({"sources": [source.to_dict() for source in sources]} if sources else {}),
         **({} if saved is None else {"trunks": saved.to_dict()}),
     }
