@@ -11,6 +11,7 @@ from sweeps import store
 from sweeps.engines.slots import available_slots
 from sweeps.sweep import seconds_of
 from sweeps.timing import wall_seconds
+from sweeps.trunks import own_shares
 from sweeps.watching import last_line
 
 
@@ -22,7 +23,7 @@ def status(folder: str | Path) -> dict[str, Any]:
     for cell in sweep.design.cells:
         bands.setdefault(cell.budget, []).append(states[cell.id])
     left = [cell for cell in sweep.design.cells if states[cell.id].state in ("waiting", "running", "failed")]
-    workers = len(available_slots())
+    workers, shares = len(available_slots()), own_shares(sweep)
     return {
         "folder": str(sweep.folder),
         "counts": dict(Counter(state.state for state in states.values())),
@@ -34,7 +35,9 @@ def status(folder: str | Path) -> dict[str, Any]:
         ],
         "launch": _launch(sweep.folder / "launch"),
         "workers": workers,
-        "time_left_s": wall_seconds(((c.shape, seconds_of(c, sweep.design)) for c in left), workers),
+        "time_left_s": wall_seconds(
+            ((c.shape, shares[c.id] * seconds_of(c, sweep.design)) for c in left), workers
+        ),
     }
 
 
