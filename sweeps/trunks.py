@@ -67,6 +67,11 @@ def trunk_recipe(recipe: Recipe, shortest: int) -> Recipe:
         raise UsageError(
             f"recipe field 'decay_share' is {recipe.decay_share:g}: a trunk needs a decay and a rest."
         )
+    if recipe.decay_timescale is not None:
+        raise UsageError(
+            "recipe field 'decay_timescale' makes weight decay depend on a run's length, so that no two share "
+            "a trunk; leave it out, or leave --design trunk out."
+        )
     ratio = recipe.horizon_tokens_per_param
     if ratio is None and recipe.lr_horizon_exponent:
         ratio = TOKENS_PER_PARAM

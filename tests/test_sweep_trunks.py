@@ -225,6 +225,8 @@ def test_runs_of_one_shape_differ_in_their_ending_alone():
         Recipe(horizon_tokens_per_param=0)
     with pytest.raises(ScalingError, match="decay_share"):
         trunks.trunk_recipe(Recipe(decay_share=0.0), 700)
+    with pytest.raises(ScalingError, match="decay_timescale"):
+        trunks.trunk_recipe(Recipe(decay_timescale=0.1), 700)
 
 
 def test_at_the_best_size_the_rate_is_the_length_rules():
