@@ -65,6 +65,7 @@ RULES: Mapping[str, Rule] = {
         steady_decay=True,
     ),
 }
+PARTS = ("embedding", "hidden", "writer", "head", "norm", "final_norm")
 MATRICES = ("embedding", "hidden", "writer", "head")
 
 
@@ -79,9 +80,15 @@ class Multipliers:
 
 
 def multipliers(
-    name: Parametrisation, shape: Shape, base_width: int, base_layers: int, steady_decay: bool = False
+    name: Parametrisation,
+    shape: Shape,
+    base_width: int,
+    base_layers: int,
+    steady_decay: bool = False,
+    part_rates: Mapping[str, float] | None = None,
 ) -> Multipliers:
-    """The factors of a shape; `steady_decay` asks for rate x decay alike at every size under any rule."""
+    """The factors of a shape. `steady_decay` asks for rate x decay alike at every size under any rule;
+    `part_rates` are factors of parts or groups at the base size, a part before its group."""
     rule = RULES[name]
     tied = rule.tied if shape.tied and rule.tied else Rule({}, {}, {})
 
@@ -94,6 +101,12 @@ def multipliers(
         return {part: factor(exponents) for part, exponents in {**plain, **special}.items()}
 
     rates = factors(rule.rates, tied.rates)
+    if part_rates:
+        group = {row.part: row.group for row in shape.table}
+        rates = {
+            part: rates.get(part, rates[group[part]]) * part_rates.get(part, part_rates.get(group[part], 1.0))
+            for part in group
+        }
     steady = rule.steady_decay or steady_decay
     return Multipliers(
         factors(rule.initial, tied.initial),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from scaling.files import added, as_fields, from_mapping, sha256_json
 from scaling.mixture import mixture_of
 from scaling.objective import CAUSAL, parse_objective
-from scaling.parametrisation import RULES, Parametrisation, multipliers
+from scaling.parametrisation import PARTS, RULES, Parametrisation, multipliers
 from scaling.shape import Shape
 
 # Whole numbers and the least each may be; then the fields that are any finite number.
@@ -37,6 +37,8 @@ class Recipe:
         multiples of it by `parametrisation`: `mup`, `completep` or `standard` (scaling.parametrisation).
     objective: what is predicted, by name or as a mixture (scaling.objective): `causal`, `ul2`, ...
     mixture: shares of the data's sources, {"by": LABEL, "weights": {NAME: SHARE}} (scaling.mixture).
+    part_rates: factors of the rate by part or group (`Param.part`, `Param.group`) at every size, such as
+        {"head": 2}: per-part rates tuned at the base size transfer like the peak (arXiv:2512.22382).
     scale_epsilon: Adam's epsilon follows the size too, where the parametrisation says how (`completep`).
     lr_horizon_exponent, reference_tokens: the peak is also multiplied by
         (tokens / reference_tokens)^-exponent, since width transfer does not cover the token horizon
@@ -89,6 +91,7 @@ class Recipe:
     horizon_tokens_per_param: float | None = added(None)
     decay_timescale: float | None = added(None)
     decay_timescale_exponent: float = added(0.0)
+    part_rates: Mapping[str, float] | None = added(None)
 
     def __post_init__(self) -> None:
         for name, least in WHOLE.items():
@@ -134,6 +137,17 @@ class Recipe:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(
                     f"recipe field {name!r} must lie between 0 and 1, not {getattr(self, name)!r}."
+                )
+        if not isinstance(self.part_rates, (Mapping, type(None))):
+            raise ValueError(
+                f"recipe field 'part_rates' must be an object of numbers, not {self.part_rates!r}."
+            )
+        for part, factor in (self.part_rates or {}).items():
+            whole = isinstance(factor, (int, float)) and not isinstance(factor, bool)
+            if part not in PARTS or not whole or not 0 < factor < math.inf:
+                raise ValueError(
+                    f"recipe field 'part_rates' must hold positive numbers of {', '.join(PARTS)}, not "
+                    f"{part!r}: {factor!r}."
                 )
         if self.schedule not in ("cosine", "wsd"):
             raise ValueError(f"recipe field 'schedule' must be 'cosine' or 'wsd', not {self.schedule!r}.")
@@ -218,6 +232,7 @@ class Recipe:
             self.base_width,
             self.base_layers,
             steady_decay=self.decay_timescale is not None,
+            part_rates=self.part_rates,
         )
         further = {
             "init_multipliers": factors.initial,

@@ -210,8 +210,25 @@ def test_a_timescale_of_decay_holds_at_every_size_and_horizon():
     )
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_rates_of_parts_multiply_those_of_the_size(name):
+    own = {"head": 2.0, "norm": 3.0, "final_norm": 0.5}
+    given = dataclasses.replace(RECIPE, parametrisation=name, part_rates=own, decay_timescale=0.25)
+    plain = dataclasses.replace(RECIPE, parametrisation=name)
+    for shape in (WIDE, dataclasses.replace(DEEP, tied=True)):
+        ours, theirs = (recipe.run_config(shape, 3200, 0, "d", "h", "n") for recipe in (given, plain))
+        for row in shape.table:
+            ratio = multiplier_of(row, ours["lr_multipliers"]) / multiplier_of(row, theirs["lr_multipliers"])
+            assert ratio == pytest.approx(own.get(row.part, own.get(row.group, 1.0)))
+            if row.group != "norm":  # what is forgotten follows the schedule, not the part's rate
+                decay = multiplier_of(row, ours["decay_multipliers"])
+                assert decay * multiplier_of(row, ours["lr_multipliers"]) == pytest.approx(1)
+        config_from_dict(ours)
+    assert Recipe.from_dict(given.to_dict()) == given
+
+
 def test_rules_that_are_not_asked_for_leave_recipes_as_they_were():
-    assert not {"decay_timescale", "decay_timescale_exponent"} & set(Recipe().to_dict())
+    assert not {"decay_timescale", "decay_timescale_exponent", "part_rates"} & set(Recipe().to_dict())
     plain = Recipe().run_config(SMALL, 1e5, 0, "d", "h", "n")
     assert plain["weight_decay"] == 0.0 and "decay_multipliers" not in plain
     trunk = Recipe(schedule="wsd", warmup_steps=10, lr_horizon_exponent=0.0)
@@ -226,6 +243,9 @@ def test_rules_that_are_not_asked_for_leave_recipes_as_they_were():
         ({"scale_epsilon": 1, "parametrisation": "completep"}, "scale_epsilon"),
         ({"scale_epsilon": True}, "completep"),
         ({"decay_timescale": 0.0}, "decay_timescale"),
+        ({"part_rates": {"bias": 2.0}}, "'bias'"),
+        ({"part_rates": {"head": 0.0}}, "part_rates"),
+        ({"part_rates": 2.0}, "part_rates"),
         ({"decay_timescale": 0.2, "weight_decay": 0.1}, "exclude"),
         ({"decay_timescale_exponent": 0.5}, "needs 'decay_timescale'"),
     ],

@@ -17,6 +17,7 @@ from analysis.figures.overview import outcomes_by_seed, overview
 from analysis.figures.plan import plan_page
 from analysis.figures.prediction import loss_frontier, predicted_against_actual
 from analysis.figures.training import training_curves
+from analysis.figures.transfer import rate_transfer
 
 __all__ = [
     "backtest_drift",
@@ -30,6 +31,7 @@ __all__ = [
     "overview",
     "plan_page",
     "predicted_against_actual",
+    "rate_transfer",
     "specification_curve",
     "surface_contours",
     "training_curves",
