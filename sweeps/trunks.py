@@ -69,7 +69,7 @@ def trunk_recipe(recipe: Recipe, shortest: int) -> Recipe:
         )
     if recipe.decay_timescale is not None:
         raise UsageError(
-            "recipe field 'decay_timescale' makes weight decay depend on a run's length, so no two runs share "
+            "recipe field 'decay_timescale' makes weight decay depend on the length: no two runs share "
             "a trunk; leave it out, or leave --design trunk out."
         )
     ratio = recipe.horizon_tokens_per_param
