@@ -2,7 +2,7 @@
 
     python benchmarks/sweep_trunk.py --out DIR [--workers 1] [--record results.json]
 
-1. A grid of 4 budgets and 6 sizes (a tenth of the quickstart's largest budget) is trained twice: every run alone
+1. A grid of 4 budgets and 6 sizes (a tenth of the quickstart's largest budget), twice: every run alone
    with the default recipe (cosine), and with `--design trunk`. What trunks save is counted against the same
    warm-up-stable-decay runs trained alone, which end with the same bits and need not be trained: their
    seconds are in the record. Fitted to either table, the law predicts a larger run of its own
