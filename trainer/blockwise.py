@@ -135,6 +135,9 @@ def _scores(q_i: Array, k_j: Array, told: Mask, i: Array, j: Array) -> Array:
     """[B, G, R, T, S] in float32, `UNSEEN` where the mask hides."""
     size = k_j.shape[2]
     place = jnp.arange(size)
+    # A mask that follows from the pair alone would be made for all pairs at once where layers run in a
+    # loop, as something that does not change from layer to layer: T x T again. So it follows from the keys.
+    k_j, i, j = jax.lax.optimization_barrier((k_j, i, j))
     at_i, at_j = (jax.tree.map(lambda x, at=at: x[at], told) for at in (i, j))
     seen = visible(place + i * size, place + j * size, at_i, at_j)
     return jnp.where(seen[:, None, None], _product("bgrtk,bgsk->bgrts", q_i, k_j), UNSEEN)
