@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,11 +158,15 @@ def peak_here(config: RunConfig, flops: float) -> Peak:
         return chip_peak(device.device_kind, devices)
     if flops < WORTH_MEASURING:
         return Peak(None, "no MFU: the run is too short to measure this processor's peak beside it")
+    return Peak(_product_speed(config.dtype), "this processor's best product, measured as the run began")
+
+
+@cache
+def _product_speed(dtype: str) -> float:
+    """FLOP/s of a product of matrices on this process's processor, measured once."""
     from trainer.probes import matmul_speed
 
-    return Peak(
-        matmul_speed(config.dtype, (512,)), "this processor's best product, measured as the run began"
-    )
+    return matmul_speed(dtype, (512,))
 
 
 def _threads() -> int:
