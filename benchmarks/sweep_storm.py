@@ -1,11 +1,12 @@
 """A sweep under random kills: simulated cells, two sweep processes on one folder, none lost, none doubled.
 
-    python benchmarks/sweep_storm.py [--cells 1000] [--kills 0.1] [--json]
+    python benchmarks/sweep_storm.py [--cells 1000] [--kills 0.1] [--pack 1] [--json]
 
 Every run has a chance of --kills to be killed with signal 9, before it writes anything, half-way or
 after its record is written; one of the two sweep processes is killed on the way and started again. At
 the end every cell must be in the table once, never have been trained by two processes at a time or again
-after it had a record, and have the loss that an undisturbed run has.
+after it had a record, and have the loss that an undisturbed run has. With --pack K workers are given K cells
+at a time, and a death takes the others of its pack along.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from scaling.shape import ShapeFamily
 from sweeps import store, sweep
 from sweeps.design import isoflop_design
 from sweeps.engines.external import record
+from sweeps.engines.local import LocalEngine
 
-RUNNER = "sweep_storm:train"
+RUNNER, PACK_RUNNER = "sweep_storm:train", "sweep_storm:train_together"
 WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128)
 
 
@@ -61,6 +63,12 @@ def train(folder: str | Path, on_report: Any = None) -> dict[str, Any]:
         die()
     marker.unlink()
     return result
+
+
+def train_together(folders: Any, on_report: Any, on_end: Any, lanes: int) -> None:
+    """Stands in for `trainer.many.run_cells`."""
+    for folder in folders:
+        on_end(folder, train(folder))
 
 
 def loss_of(config: dict[str, Any]) -> float:
@@ -108,18 +116,20 @@ def serve(folder: Path) -> int:
     """One sweep process: the same command until nothing fails (a cell killed twice is tried again)."""
     while True:
         try:
-            sweep.run(store.open_sweep(folder), workers=2, runner=RUNNER)
+            engine = LocalEngine(2, RUNNER, int(os.environ["STORM_PACK"]), PACK_RUNNER)
+            sweep.run(store.open_sweep(folder), engine=engine)
             return 0
         except ScalingError as error:
             if "failed after" not in str(error):
                 raise
 
 
-def storm(folder: Path, share: float) -> int:
+def storm(folder: Path, share: float, pack: int) -> int:
     """Two sweep processes at work, one killed on the way; how many processes it took."""
     env = {
         **os.environ,
         "STORM": str(share),
+        "STORM_PACK": str(pack),
         "PYTHONPATH": str(Path(__file__).parent),
         "JAX_PLATFORMS": "cpu",
     }
@@ -164,6 +174,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, default=1000)
     parser.add_argument("--kills", type=float, default=0.1)
+    parser.add_argument("--pack", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--serve", type=Path)
     options = parser.parse_args()
@@ -172,7 +183,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         folder = make(Path(place) / "sweep", options.cells).folder
         began = time.monotonic()
-        storm(folder, options.kills)
+        storm(folder, options.kills, options.pack)
         found = judge(folder) | {"time_s": time.monotonic() - began}
     print(json.dumps(found) if options.json else "\n".join(f"{k}: {v:.6g}" for k, v in found.items()))
     return int(any(found[name] for name in ("lost", "doubled", "overlaps", "wrong")))

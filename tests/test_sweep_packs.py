@@ -107,7 +107,7 @@ def test_a_real_pack_killed_half_way_ends_with_the_numbers_of_single_runs(tmp_pa
         for folder in folders:
             config = read_json(folder / "config.json")
             # Short and slow: over thousands of steps rounding grows into a difference of its own.
-            short = {"steps": 200, "warmup_steps": 10, "lr": 0.001, "chunk_steps": 8, "eval_tokens": 8192}
+            short = {"steps": 96, "warmup_steps": 10, "lr": 0.001, "chunk_steps": 8, "eval_tokens": 8192}
             write_json(folder / "config.json", {**config, **short, "checkpoint_seconds": 0.0})
         if pack > 1:
             killer = threading.Thread(target=kill_when_begun, args=(folders,))
