@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from process_helpers import outcome, small_run, start
-from slurm_cluster import Cluster, wait_for
+from slurm_cluster import Cluster, call, wait_for
 from sweep_helpers import workers_import_fakes  # noqa: F401 (a fixture)
 
 from scaling.files import write_json
@@ -59,11 +59,17 @@ def test_a_node_dies_and_the_run_goes_on_when_it_is_back(cluster, alone, tmp_pat
     config, loss = alone
     cell, engine = on_slurm(tmp_path, config)
     found = []
-    thread = threading.Thread(target=lambda: found.append(engine.run([Task("shared", cell)], Quiet())))
+    work = lambda: found.append(engine.run([Task("shared", cell)], Quiet()))  # noqa: E731
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     wait_for(lambda: list(cell.glob("checkpoint/*/host.json")), "a checkpoint", 400)
     cluster.kill(cluster.nodes[1])
     assert not (cell / "result.json").exists()
+
+    def state() -> str:
+        return call("sinfo", "--noheader", f"--nodes={cluster.nodes[1]}", "--format=%T", check=False)
+
+    wait_for(lambda: "down" in state(), "Slurm to miss the node", 200)
     cluster.start(cluster.nodes[1])
     thread.join(600)
     said = (cell / "log.txt").read_text()
