@@ -46,6 +46,9 @@ def rate_transfer(result: Mapping[str, Any]) -> Figure:
                 ends = (*getattr(left, get)(), *getattr(right, get)())
                 for ax in (left, right):
                     getattr(ax, put)(min(ends), max(ends))
+    for ax in panels[: len(series)]:
+        low, high = ax.get_ylim()
+        ax.set_ylim(low, high + 0.14 * (high - low))  # room for the legend
     _wastes(panels[len(series)], series)
     for ax in panels[len(series) + 1 :]:
         ax.set_axis_off()
@@ -91,8 +94,6 @@ def _curves(ax: Axes, rows: Sequence[Mapping[str, Any]], key: str) -> None:
         handles=keys, loc="upper center", ncols=len(keys), columnspacing=0.9, handlelength=1.0,
         frameon=True, framealpha=1, edgecolor="none", facecolor=PAPER,
     )  # fmt: skip
-    low, high = ax.get_ylim()
-    ax.set_ylim(low, high + 0.14 * (high - low))  # room for the legend
 
 
 def _wastes(ax: Axes, series: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
