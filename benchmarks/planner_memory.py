@@ -7,6 +7,7 @@ trained) and compares `scaling.hardware.memory` with `memory_analysis()` in byte
 `--record` keeps what the compiler said, `--recorded` compares with such a record instead of compiling.
 `--fit` finds the backend's constants (`XLA_CPU` in scaling.hardware.memory) on every other case and
 scores them on the rest, then on all: the constants are the compiler's habits, not the model's terms.
+Attention is the reference's, which keeps the weights of all pairs, as the constants were fitted.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def grid(count: int = 48, seed: int = 0) -> list[Request]:
                 Resources(
                     data, fsdp, tensor,
                     scan=policy["remat"] != "none" or rng.random() < 0.5 or data * fsdp * tensor > 1,
-                    loss_chunk=rng.choice((None, 32)), micro_steps=micro, **policy,
+                    loss_chunk=rng.choice((None, 32)), micro_steps=micro, attention="reference", **policy,
                 ),
                 rng.choice(("float32", "float32", "bfloat16")),
             )

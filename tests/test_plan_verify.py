@@ -41,9 +41,10 @@ def test_the_compiler_is_asked_for_the_planned_step_and_its_verdict_is_sealed(mo
     assert asked["shape"].params() == plan["shape"]["params"]
     assert asked["resources"].devices == 4 and asked["resources"].fsdp == layout["fsdp"]
     assert verdict["fits"] and verdict["bytes_per_device"] > 1e5
-    # Fused attention keeps less than this trainer does, and both are said beside the verdict.
-    assert verdict["planned_without_flash_attention"] > plan["memory"]["bytes_per_device"]
-    assert "says yes" in words(plan) and "with fused attention" in words(plan)
+    # So short a sequence is computed without a fused kernel, which keeps more, and both are said.
+    assert verdict["attention"] == "reference"
+    assert verdict["reckoned_bytes_per_device"] > plan["memory"]["bytes_per_device"]
+    assert "says yes" in words(plan) and "with a fused one" in words(plan)
 
 
 def test_a_step_that_does_not_fit_says_so_in_the_compilers_words():
@@ -53,10 +54,12 @@ def test_a_step_that_does_not_fit_says_so_in_the_compilers_words():
         "sentence": "Ran out of memory: 21.98G of 15.75G.",
         "topology": "v5e:4x4",
         "compile_s": 1.2,
-        "planned_without_flash_attention": 2.2e10,
+        "reckoned_bytes_per_device": 2.2e10,
+        "attention": "tpu",
     }
     said = words({"compiler": verdict, "memory": {"bytes_per_device": 1.4e10}})
-    assert "says NO" in said and "21.98G" in said and "22 GB for this trainer" in said
+    assert "says NO" in said and "21.98G" in said
+    assert "22 GB with attention by 'tpu'" in said and "fused" not in said
 
 
 @pytest.mark.parametrize(

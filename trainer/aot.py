@@ -72,7 +72,8 @@ def compile_for_topology(
     """What the compiler says of one training step of this trainer on `resources.devices` chips.
 
     The verdict has `fits`, `bytes_per_device` (the peak; None where it does not fit), `memory` (its
-    parts), `sentence` (the compiler's own words where it does not fit), `topology` and `compile_s`.
+    parts), `sentence` (the compiler's own words where it does not fit), `attention` (the path that the
+    trainer takes there), `topology` and `compile_s`.
     Raises UsageError for a slice that does not exist, ScalingError when the TPU compiler is not
     installed, fails for another reason or takes longer than `timeout_s`.
     """
@@ -105,6 +106,7 @@ def verdict(request: Request) -> dict[str, Any]:
     """Compile here and now; the devices must be there or be described by the TPU compiler."""
     import jax
 
+    from trainer.attention import choice
     from trainer.mesh import make_mesh
     from trainer.programs import lower_train
     from trainer.step import Static
@@ -122,7 +124,12 @@ def verdict(request: Request) -> dict[str, Any]:
         request.shape, request.batch, request.seq, 1, 0.9, 0.95, 1e-8, 1.0, 1e-4, request.dtype, r
     )
     begin = time.perf_counter()
-    found: dict[str, Any] = {"topology": name, "devices": r.devices, "dtype": request.dtype}
+    path = r.attention
+    if path == "auto":
+        path = choice(devices[0].device_kind, request.dtype, request.seq, request.shape.head_dim)
+    found: dict[str, Any] = {
+        "topology": name, "devices": r.devices, "dtype": request.dtype, "attention": path
+    }  # fmt: skip
     try:
         compiled = lower_train(static, "uint16" if request.shape.vocab <= 2**16 else "int32", mesh).compile()
     except jax.errors.JaxRuntimeError as error:

@@ -30,23 +30,24 @@ def verified(plan: dict[str, Any]) -> dict[str, Any]:
     shape = shape_of(plan)
     resources = resources_of(layout, "the planned layout", scan=shape.layers >= LOOP_FROM)
     found = compile_for_topology(shape, plan["seq"], plan["batch"], resources, chip)
-    # The plan assumes fused attention; this trainer keeps the weights of attention, and is what was compiled.
+    # The plan assumes fused attention; what was compiled is what this trainer chooses for such a length.
     names = {f.name for f in dataclasses.fields(Layout)}
-    layed = Layout(**{k: v for k, v in layout.items() if k in names} | {"flash_attention": False})
+    fused = {"flash_attention": found["attention"] != "reference"}
+    layed = Layout(**{k: v for k, v in layout.items() if k in names} | fused)
     own = training_memory(Workload.of(shape, plan["seq"], plan["batch"]), layed).total
-    return sealed({**plan, "compiler": {**found, "planned_without_flash_attention": own}})
+    return sealed({**plan, "compiler": {**found, "reckoned_bytes_per_device": own}})
 
 
 def words(plan: dict[str, Any]) -> str:
-    """The verdict in one sentence, beside what the plan reckons for this trainer and for a fused kernel."""
+    """The verdict in one sentence, beside what the plan reckons for the step that was compiled."""
     from scaling.quantities import format_bytes, format_duration
 
     verdict = plan["compiler"]
     took = f"compiled for {verdict['topology']} in {format_duration(verdict['compile_s'])}"
-    own, planned = verdict["planned_without_flash_attention"], plan["memory"]["bytes_per_device"]
-    beside = (
-        f"reckoned here: {format_bytes(own)} for this trainer, {format_bytes(planned)} with fused attention"
-    )
+    own, planned = verdict["reckoned_bytes_per_device"], plan["memory"]["bytes_per_device"]
+    beside = f"reckoned here: {format_bytes(own)} with attention by {verdict['attention']!r}"
+    if verdict["attention"] == "reference":
+        beside += f", {format_bytes(planned)} with a fused one"
     if not verdict["fits"]:
         return f"The TPU compiler says NO ({took}): {verdict['sentence']} ({beside})"
     return (
