@@ -126,7 +126,7 @@ class Saves:
         if step > self._saved_step:
             self._save(self.newest, step, state, host)
         self.saver.wait()
-        return max(self.newest.steps(), default=0)
+        return agree(max(self.newest.steps(), default=0))
 
     def begun(self, step: int) -> None:
         """The run goes on from its checkpoint of `step`."""
