@@ -1,6 +1,6 @@
 """Many small runs in one program against one by one: tokens per second in all, on whatever device is here.
 
-    [taskset -c 0] python benchmarks/trainer_many.py [--packs 2 4 8 16] [--out FILE]
+    [taskset -c 0] python benchmarks/trainer_many.py [--widths 16 64] [--packs 2 4 8] [--out FILE]
     python benchmarks/trainer_many.py --quick         # one tiny shape: does the script work?
 
 Times the programs that the trainer calls (trainer.programs, trainer.many), with the batch, length and chunk
@@ -43,12 +43,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--packs", type=int, nargs="+", default=None, help="runs in a program; 4, or 4 to 64")
+    parser.add_argument("--widths", type=int, nargs="+", default=None)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
     device = "cpu" if jax.default_backend() == "cpu" else "accelerator"
-    widths = (8,) if options.quick else WIDTHS[device]
+    widths = options.widths or ((8,) if options.quick else WIDTHS[device])
     packs = options.packs or ([2] if options.quick else [4] if device == "cpu" else [4, 8, 16, 32, 64])
     found: dict[str, Any] = {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "rows": []}
     for width in widths:
