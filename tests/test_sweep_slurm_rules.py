@@ -14,6 +14,7 @@ from sweeps.engines.progress import Lines
 from sweeps.engines.slurm import SlurmEngine
 from sweeps.engines.slurm_queue import Element, Sighting
 from sweeps.engines.slurm_script import SlurmOptions, processes_of, script
+from sweeps.engines.slurm_words import last_line, lost_a_peer, why
 
 RESULT = {
     "format": "scaling/result", "version": 1, "status": "done", "loss": 1.5, "time_s": 0.1,
@@ -224,6 +225,16 @@ def test_a_mesh_larger_than_a_node_goes_out_over_several(tmp_path):
     assert "#SBATCH --nodes=2\n#SBATCH --ntasks=2\n#SBATCH --ntasks-per-node=1\n" in made
     assert "exec srun --ntasks=2 --cpus-per-task=4 --cpu-bind=none --kill-on-bad-exit=1" in made
     assert made.endswith("--processes 2\n")
+
+
+def test_the_end_of_a_peer_is_told_from_a_failure_by_the_log_of_the_last_try(tmp_path):
+    gone = "error: process 1 of 2 (n2) is gone; a run needs all of its processes.\n"
+    log = tmp_path / "log.txt"
+    log.write_text(f"job 1_1 on n1, restart 0\nstep 4\n{gone}srun: error: task 0: Exited with exit code 1\n")
+    assert lost_a_peer(tmp_path) and last_line(tmp_path) == gone.strip()
+    log.write_text(log.read_text() + "job 2_1 on n1, restart 0\nerror: the disk is full.\nsrun: error: x\n")
+    assert not lost_a_peer(tmp_path)
+    assert why(tmp_path, "FAILED 1:0") == "the disk is full (Slurm says FAILED 1:0)"
 
 
 def test_squeues_lines_are_read():

@@ -253,9 +253,9 @@ class _Watch:
         """Whether a run that ended without a result is submitted again; else it has failed."""
         said = words.get(run.element, "") if run.element else ""
         state = said.split(" ")[0] or (run.last.state if run.last and run.last.state in slurm.ENDED else "")
-        asked_to_end = state == "TIMEOUT" or INTERRUPTED in last_line(run.task.folder)
-        went_on = asked_to_end and progress_of(run.task.folder) > run.progress_made
-        if state in slurm.INNOCENT or went_on or lost_a_peer(run.task.folder):
+        folder = run.task.folder
+        stopped = state == "TIMEOUT" or INTERRUPTED in last_line(folder) or lost_a_peer(folder)
+        if state in slurm.INNOCENT or (stopped and progress_of(folder) > run.progress_made):
             run.lost += 1
             cause = said or state or "one of its processes is gone"
             error = f"Slurm ended it {run.lost} times ({cause})"
