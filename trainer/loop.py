@@ -192,7 +192,9 @@ def _line(config: RunConfig, host: Host, step: int) -> dict[str, Any]:
 def _stop(folder: Path, config: RunConfig, saves: Saves, step: int, state: State, host: Host) -> None:
     """Leave a checkpoint and raise Interrupted."""
     number = interrupt.asked() or signal.SIGTERM
-    there = saves.now(step, state, host) if np.isfinite(host["rows"]).all() else 0
+    if np.isfinite(host["rows"]).all():
+        saves.now(step, state, host)
+    there = max(saves.newest.steps(), default=0)
     goes_on = f"goes on from step {there}" if there else "begins again"
     name = signal.Signals(number).name
     raise Interrupted(

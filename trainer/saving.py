@@ -121,8 +121,8 @@ class Saves:
         if among_best(host["evaluated"], step, self.config.keep_best):
             self._save(self.best, step, state, host)
 
-    def now(self, step: int, state: State, host: Host) -> int:
-        """Save `step` unless it is; returns the step from which the run would go on."""
+    def now(self, step: int, state: State, host: Host) -> None:
+        """Save `step` unless it is, and wait until it is on disk."""
         if step > self._saved_step:
             self._save(self.newest, step, state, host)
         self.saver.wait()
