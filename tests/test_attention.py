@@ -280,6 +280,7 @@ def test_auto_takes_a_kernel_only_where_it_can_do_what_is_asked():
         (tpu, "bfloat16", 2000, 64, CAUSAL, "blockwise"),
         (tpu, "float32", 512, 64, CAUSAL, "reference"),
         (gpu, "bfloat16", 2048, 64, CAUSAL, "cudnn"),
+        (gpu, "bfloat16", 64, 64, CAUSAL, "reference"),
         (gpu, "bfloat16", 2048, 64, Mask(some), "blockwise"),
         (gpu, "bfloat16", 2048, 100, CAUSAL, "blockwise"),
         (gpu, "float32", 2048, 64, CAUSAL, "blockwise"),

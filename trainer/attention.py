@@ -5,8 +5,8 @@
 - `cudnn` and `tpu` are kernels (`trainer.kernels`) for some devices, types and masks; elsewhere they are
   refused, never replaced.
 
-`auto` takes the device's kernel where the products are in bfloat16 and it can do what is asked, else the
-reference for sequences of one block, else `blockwise`.
+`auto` takes the device's kernel where the products are in bfloat16, its tiles are filled and it can do what
+is asked, else the reference for sequences of one block, else `blockwise`.
 
 Dims: B batch, T queries, S keys, H heads, G kv heads, R = H / G heads that share keys, K head size.
 """
@@ -25,6 +25,7 @@ from trainer.kernels import cudnn, cudnn_lacks, device_kind, tpu, tpu_lacks
 from trainer.masks import CAUSAL, Mask, visible
 
 LACKS = {"cudnn": cudnn_lacks, "tpu": tpu_lacks}
+TILE = 128  # tokens; the kernels compute no fewer at once
 
 
 def attend(q_BTHK: Array, k_BTGK: Array, v_BTGK: Array, mask: Mask = CAUSAL, kind: str = "auto") -> Array:
@@ -58,7 +59,7 @@ def choice(device: str, dtype: str, length: int, size: int, mask: Mask = CAUSAL)
     >>> [choice("TPU v5 lite", dtype, 2048, 64) for dtype in ("bfloat16", "float32")]
     ['tpu', 'blockwise']
     """
-    kernels = LACKS if dtype == "bfloat16" else {}
+    kernels = LACKS if dtype == "bfloat16" and length >= TILE else {}
     able = (name for name, lacks in kernels.items() if lacks(device, dtype, length, size, mask) is None)
     return next(able, "reference" if length <= block_of(device) else "blockwise")
 
