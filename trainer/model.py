@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import flax.linen as nn
@@ -21,6 +20,7 @@ from jax.ad_checkpoint import checkpoint_name
 from scaling.shape import BLOCKS, Param, Shape
 from trainer.attention import attend
 from trainer.axes import constrain
+from trainer.linear import linear
 from trainer.masks import CAUSAL, Mask
 from trainer.norms import NORM_MODULES
 from trainer.resources import Resources
@@ -159,9 +159,11 @@ def products(x: Array, weights: Sequence[Array], resources: Resources, *axes: st
     """
     if resources.devices > 1:
         return [x @ weight(w, x.dtype, resources, *axes) for w in weights]
-    joint = x @ jnp.concatenate(weights, axis=1).astype(x.dtype)
-    ends = np.cumsum([0, *(w.shape[1] for w in weights)]).tolist()
-    return [joint[..., begin:end] for begin, end in pairwise(ends)]
+    return list(linear(x, tuple(weight(w, x.dtype, resources, *axes) for w in weights)))
+
+
+def product(x: Array, w: Array, resources: Resources, *axes: str) -> Array:
+    return products(x, (w,), resources, *axes)[0]
 
 
 class Attention(nn.Module):
@@ -179,7 +181,7 @@ class Attention(nn.Module):
         wq = self.param("query", zeros, (D, H * K))
         wk = self.param("key", zeros, (D, G * K))
         wv = self.param("value", zeros, (D, G * K))
-        wo = weight(self.param("out", zeros, (H * K, D)), x_BTD.dtype, r, "heads", "width")
+        wo = self.param("out", zeros, (H * K, D))
         parts = products(x_BTD, (wq, wk, wv), r, "width", "heads")
         names = ("query_proj", "key_proj", "value_proj")
         q, k, v = (
@@ -197,7 +199,8 @@ class Attention(nn.Module):
         if positions_BT is not None:
             cos, sin = (jnp.asarray(table)[0, positions_BT] for table in (cos, sin))
         out = attend(rotate(q_BTHK, cos, sin), rotate(k_BTGK, cos, sin), v_BTGK, mask, r.attention)
-        return checkpoint_name(constrain(out, r, "batch", "position", "heads") @ wo, "out_proj")
+        out = constrain(out, r, "batch", "position", "heads")
+        return checkpoint_name(product(out, wo, r, "heads", "width"), "out_proj")
 
 
 def silu(x: Array) -> Array:
@@ -218,12 +221,12 @@ class MLP(nn.Module):
         zeros = nn.initializers.zeros
         gate = self.param("gate", zeros, (D, F))
         up = self.param("up", zeros, (D, F))
-        down = weight(self.param("down", zeros, (F, D)), x_BTD.dtype, r, "mlp", "width")
+        down = self.param("down", zeros, (F, D))
         parts = products(x_BTD, (gate, up), r, "width", "mlp")
         gate_BTF, up_BTF = (
             constrain(checkpoint_name(part, "mlpwi"), r, "batch", "position", "mlp") for part in parts
         )
-        return checkpoint_name((silu(gate_BTF) * up_BTF) @ down, "mlpwo")
+        return checkpoint_name(product(silu(gate_BTF) * up_BTF, down, r, "mlp", "width"), "mlpwo")
 
 
 class Block(nn.Module):
@@ -322,5 +325,5 @@ def apply(
 
 
 def logits(x_BTD: Array, head_DV: Array, resources: Resources = ONE_DEVICE) -> Array:
-    product = x_BTD @ weight(head_DV, x_BTD.dtype, resources, "width", "vocab")
-    return constrain(product, resources, "batch", "position", "vocab").astype(jnp.float32)
+    raw = product(x_BTD, head_DV, resources, "width", "vocab")
+    return constrain(raw, resources, "batch", "position", "vocab").astype(jnp.float32)
