@@ -17,6 +17,8 @@ def _page(folder: Path, found: dict[str, Any]) -> None:
 
     each = found["devices_per_process"]
     here = f"this is process {found['process']} on {found['host']}"
+    if found["platform"] == "pretended":
+        here = "they need not be here"
     if found["coordinator"]:
         here += f", process 0 is met at {found['coordinator']} ({found['found']})"
     mesh = " x ".join(f"{axis} {ways}" for axis, ways in found["mesh"].items())
