@@ -11,10 +11,15 @@ import numpy as np
 import pytest
 
 from scaling.cli.main import main
+from scaling.errors import ScalingError
 from scaling.files import read_json, write_json
 from scaling.mixture import Mixture, by_temperature, parse_mixture, unimax
+from scaling.recipe import Recipe
+from scaling.shape import ShapeFamily
+from trainer.config import config_from_dict
 from trainer.mixing import BLOCK, MixedText, Part, parts_of
 from trainer.tokens import TokenFolder
+from trainer.training_data import TrainingData
 
 
 def part(first: int, count: int, runs: int = 7) -> Part:
@@ -210,3 +215,29 @@ def cut_short(folder) -> None:
     process.wait()
     assert not (folder / "result.json").exists(), "the run was over before it could be killed"
     assert any((folder / "checkpoint").glob("[0-9]*"))
+
+
+def test_a_causal_mixture_is_ids_alone_and_is_validated_by_domain(tokens):
+    folder = TokenFolder.open(tokens)
+    recipe = Recipe(mixture={"by": "domain", "weights": {"code": 1, "manual": 1}}, eval_tokens=4096)
+    shape = ShapeFamily(vocab=folder.vocab_size).shape(8)
+    values = recipe.run_config(shape, 50_000, 0, str(tokens), folder.sha256, "run")
+    source = TrainingData(config_from_dict({**values, "chunk_steps": 8}), folder)
+    source.check("config.json")
+    ids = source.chunk(5, 3)
+    assert isinstance(ids, np.ndarray) and ids.shape == (8, 4, 65) and str(ids.dtype) == source.dtype
+    assert np.array_equal(ids[:3], source.chunk(4, 8)[1:4])
+
+    def two_nats(_, held):
+        return np.full(held.shape[:2], 2.0 * (held.shape[2] - 1))
+
+    found = source.evaluate(two_nats, None)
+    assert found.loss == pytest.approx(2.0)
+    assert {v["loss"] for v in found.further["by_domain"].values()} == {2.0}
+    account = source.account(100)["mixture"]["sources"]
+    assert sum(s["tokens"] for s in account.values()) == pytest.approx(100 * 4 * 65, abs=2)
+    absent = TrainingData(
+        config_from_dict({**values, "mixture": {"by": "domain", "weights": {"x": 1}}}), folder
+    )
+    with pytest.raises(ScalingError, match="'x'"):
+        absent.check("config.json")
