@@ -107,7 +107,7 @@ def _wastes(ax: Axes, series: Mapping[str, Sequence[Mapping[str, Any]]]) -> None
     for name, rows in series.items():
         what = name.split(", ")[0]
         middle = spot + (len(rows) - 1) / 2
-        ax.text(middle, -0.17, what, transform=ax.get_xaxis_transform(), ha="center", va="top", fontsize=7.5)
+        ax.text(middle, -0.21, what, transform=ax.get_xaxis_transform(), ha="center", va="top", fontsize=7.5)
         shape, colour = styles[name.split(", ")[1]]
         for row in rows:
             low, high = 100 * row["waste_lo"], 100 * row["waste_hi"]
