@@ -161,16 +161,26 @@ class Runs:
         return self.column("flops")
 
     @property
-    def groups(self) -> np.ndarray:
-        """A number per row; rows of one run (its checkpoints) or of one trunk (its branches) share it.
+    def labels(self) -> np.ndarray:
+        """A number per row; rows of one run (its checkpoints) share it."""
+        if "run" not in self.table:
+            return np.arange(len(self))
+        # An empty name marks a run of its own.
+        names = [str(v) if v not in (None, "") else f"\0{i}" for i, v in enumerate(self.table["run"])]
+        return np.unique(names, return_inverse=True)[1]
 
-        They share noise too, so that intervals must draw them together.
+    @property
+    def groups(self) -> np.ndarray:
+        """`labels`, but rows of one trunk (its branches) share a number too.
+
+        What shares a number shares noise, so that intervals must draw it together.
         """
-        names: list[object] = list(range(len(self)))  # an empty name marks a run of its own
-        for column in ("run", "trunk"):
-            for i, name in enumerate(self.table.get(column, ())):
-                names[i] = names[i] if missing(name) else f"{column} {name}"
-        return np.unique([str(name) for name in names], return_inverse=True)[1]
+        labels = self.labels
+        if "trunk" not in self.table:
+            return labels
+        pairs = zip(labels, self.table["trunk"], strict=True)
+        names = [f"run {label}" if missing(trunk) else f"trunk {trunk}" for label, trunk in pairs]
+        return np.unique(names, return_inverse=True)[1]
 
     def select(self, keep: Sequence[bool] | np.ndarray) -> Runs:
         """The rows where `keep` is true, with the same notes."""

@@ -32,7 +32,7 @@ PLACE = "trunks"
 # The length that a shape's rate is set for, where its branches have many: Hoffmann et al. 2022,
 # arXiv:2203.15556, table A3, whose optima lie near it.
 TOKENS_PER_PARAM = 20.0
-LEAST = 8  # runs: what the fit asks for (sweeps.optimal.LEAST)
+FEW = 8  # trunks below which intervals are called unsteady: the runs that a fit asks for
 STATE_BYTES = 12  # of a checkpoint per parameter: weights and two moments in float32
 
 
@@ -89,13 +89,13 @@ def trunk_names(sweep: Sweep) -> list[str] | None:
 
 
 def few_trunks(sweep: Sweep) -> list[str]:
-    """A note where the fit will count fewer independent runs than it asks for."""
+    """A note where intervals will rest on few independent runs."""
     count = len(set(trunk_names(sweep) or ()))
-    if not 0 < count < LEAST <= len(sweep.design.cells):
+    if not 0 < count < FEW:
         return []
     return [
-        f"{count} trunks: rows of one trunk share noise and count as one run, and a fit needs {LEAST}; "
-        "give more sizes, or more seeds."
+        f"{count} trunks: rows of one trunk share noise and are drawn together, so intervals rest on {count} "
+        "draws; more sizes or seeds would steady them."
     ]
 
 

@@ -153,3 +153,13 @@ def test_any_table_is_read_or_refused_in_one_line(tmp_path_factory, header, rows
     for values in (runs.params(), runs.tokens, runs.loss, runs.flops):
         assert np.isfinite(values).all() and (values > 0).all()
     assert len(runs) == len(runs.lines) > 0
+
+
+def test_branches_of_one_trunk_are_runs_of_their_own_that_are_drawn_together():
+    frame = pd.DataFrame({
+        "params": [1e6, 1e6, 2e6, 2e6], "tokens": [1e8, 2e8, 1e8, 2e8], "loss": [3.0, 2.9, 2.8, 2.7],
+        "run": ["a", "b", "c", "d"], "trunk": ["x", "x", "y", None],
+    })  # fmt: skip
+    runs = Runs.from_frame(frame)
+    assert len(set(runs.labels)) == 4
+    assert runs.groups[0] == runs.groups[1] and len(set(runs.groups)) == 3

@@ -24,10 +24,9 @@ GRADIENT = 1e-4  # largest remaining gradient, in standard errors
 def refuse_unfit(rows: Rows, family: str, source: str) -> None:
     """Raise Refusal when no fit of `family` to these rows can mean anything."""
     need = sum(FREE[family]) + 2
-    runs = len(np.unique(rows.groups))
+    runs = len(np.unique(rows.runs))
     if runs < need:
         are = "run is" if runs == 1 else "runs are"
-        are = are if runs == len(rows) else f"independent {are}"
         raise Refusal(
             f"{source}: {runs} {are} too few for the {need - 2} parameters of the {family} law;"
             f" at least {need} are needed, in at least {LEAST} sizes."

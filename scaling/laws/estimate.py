@@ -94,21 +94,27 @@ class Prior:
 
 @dataclass(frozen=True)
 class Rows:
-    """What a fit sees: N, D, loss, a weight per row, and the run that each row belongs to."""
+    """What a fit sees: N, D, loss, a weight per row, and the run that each row belongs to.
+
+    `groups` are drawn together by the bootstrap; they are the runs, or the trunks of several.
+    """
 
     params: Floats
     tokens: Floats
     loss: Floats
     weights: Floats
     groups: np.ndarray
+    runs: np.ndarray
 
     @classmethod
-    def of(cls, params: Floats, tokens: Floats, loss: Floats, weights=None, groups=None) -> Rows:
+    def of(cls, params: Floats, tokens: Floats, loss: Floats, weights=None, groups=None, runs=None) -> Rows:
         n = len(params)
+        groups = np.arange(n) if groups is None else groups
         return cls(
             params, tokens, loss,
             np.ones(n) if weights is None else weights,
-            np.arange(n) if groups is None else groups,
+            groups,
+            groups if runs is None else runs,
         )  # fmt: skip
 
     def select(self, keep: np.ndarray) -> Rows:

@@ -23,7 +23,7 @@ LOOSE = 0.25  # standard error over the range of a parameter above which it coun
 
 def refuse_few(sample: Sample, parameters: int, family: str, source: str) -> None:
     """Raise Refusal when there are fewer runs than parameters + 2, or losses that say nothing."""
-    runs, loss = len(np.unique(sample.rows.groups)), sample.rows.loss
+    runs, loss = len(np.unique(sample.rows.runs)), sample.rows.loss
     if runs < parameters + 2:
         are = "run is" if runs == 1 else "runs are"
         raise Refusal(

@@ -217,7 +217,7 @@ def rows_of(runs: Runs, count: str = "total") -> tuple[Rows, np.ndarray]:
         steps = runs.column("steps")
         few = steps < FEW_STEPS  # a missing step count compares false
         weights = np.where(few, np.maximum(steps, 1.0) / FEW_STEPS, 1.0)
-    return Rows.of(runs.params(count), runs.tokens, runs.loss, weights, runs.groups), few
+    return Rows.of(runs.params(count), runs.tokens, runs.loss, weights, runs.groups, runs.labels), few
 
 
 def fit(
@@ -298,7 +298,7 @@ def fit(
         forward=forward_summary(misses),
         c_max=float(runs.flops.max()),
         c_max_6nd=float(rows.flops.max()),
-        data={"rows": len(rows), "runs": len(np.unique(rows.groups)), "sha256": runs.sha256,
+        data={"rows": len(rows), "runs": len(np.unique(rows.runs)), "sha256": runs.sha256,
               "source": Path(runs.source).name, "bad_rows": len(runs.bad)},
         settings={"family": family, "count": count, "delta": used.problem.delta, "seed": seed,
                   "draws": bootstrap, "few_steps": FEW_STEPS, "prior": chosen is not None},

@@ -89,7 +89,7 @@ def gain(a: Runs, b: Runs, count: str = "total", draws: int = DRAWS, seed: int =
         raise ScalingError(f"at least 20 bootstrap draws are needed, not {draws}.")
     rows_a, rows_b = rows_of(a, count)[0], rows_of(b, count)[0]
     certify.refuse_unfit(rows_a, "pnorm", a.source)
-    runs_b = len(np.unique(rows_b.groups))
+    runs_b = len(np.unique(rows_b.runs))
     sizes_b = len(np.unique(rows_b.params))
     if runs_b < LEAST_B or sizes_b < 2:
         raise Refusal(

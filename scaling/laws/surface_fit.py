@@ -208,7 +208,7 @@ def fit_other(
         "intervals": {n: [float(low[i]), float(high[i])] for i, n in enumerate(surface.names)},
         "certificate": proof,
         "convention": {"params": count, "flops": runs.flops_convention},
-        "data": {"rows": len(rows), "runs": len(np.unique(rows.groups)), "sha256": runs.sha256,
+        "data": {"rows": len(rows), "runs": len(np.unique(rows.runs)), "sha256": runs.sha256,
                  "source": Path(runs.source).name, "bad_rows": len(runs.bad)},
         "noise": used.sigma,
         "c_max": float(runs.flops.max()),
