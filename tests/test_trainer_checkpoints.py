@@ -272,8 +272,10 @@ def test_an_interrupted_run_ends_with_the_same_numbers(data, tmp_path, whole, at
 
 def test_a_worker_told_to_end_costs_its_run_no_attempt(data, tmp_path):  # noqa: F811
     """SIGTERM to a worker of the local engine: another one goes on, and the run is done in one attempt."""
-    plain = run_cell(write_cell(tmp_path / "plain", data, steps=4000, eval_tokens=512))
-    folder = write_cell(tmp_path / "a", data, steps=4000, checkpoint_seconds=NO_CADENCE, eval_tokens=512)
+    changes = {"steps": 2000, "checkpoint_seconds": NO_CADENCE, "eval_tokens": 512}
+    plain = write_cell(tmp_path / "plain", data, **changes)
+    run_tasks([Task("plain", plain)])
+    folder = write_cell(tmp_path / "a", data, **changes)
     ended: list[int] = []
 
     class Watch(Quietly):
@@ -285,7 +287,7 @@ def test_a_worker_told_to_end_costs_its_run_no_attempt(data, tmp_path):  # noqa:
 
     found = run_tasks([Task("a", folder)], progress=Watch())["a"]
     assert ended and found.state == "done" and found.attempts == 1
-    assert outcome(read_json(folder / "result.json"))["loss"] == plain["loss"]
+    assert outcome(read_json(folder / "result.json")) == outcome(read_json(plain / "result.json"))
     assert "interrupted by SIGTERM" in (folder / "log.txt").read_text()
 
 
@@ -423,15 +425,16 @@ def test_the_record_counts_spikes_and_says_what_was_done(data, tmp_path, monkeyp
     spikes = whole["spikes"]["loss"]
     assert spikes["count"] >= len(spikes["steps"]) > 0 and min(spikes["steps"]) >= health.WINDOW
     assert spikes["largest_z"] == plain["loss"]["largest_z"]
-    folder = write_cell(tmp_path / "c", data, steps=300, checkpoint_seconds=0.0)
-    interrupted_after(folder, 26)
+    folder = write_cell(tmp_path / "c", data, steps=300, checkpoint_seconds=NO_CADENCE)
+    with pytest.raises(Interrupted):
+        run_cell(folder, lambda line: ask_to_stop(line["step"] == 208))
     assert outcome(run_cell(folder)) == outcome(whole)
 
 
 REWIND = {"steps": 320, "on_spike": "rewind", "rewind_steps": 20, "checkpoint_seconds": NO_CADENCE}
 
 
-@pytest.mark.parametrize("after", [17, 23, 31])
+@pytest.mark.parametrize("after", [17, 26])
 def test_after_a_spike_the_run_goes_back_and_past_its_batches_kill_or_no_kill(
     data,  # noqa: F811
     tmp_path,
@@ -451,6 +454,7 @@ def test_after_a_spike_the_run_goes_back_and_past_its_batches_kill_or_no_kill(
     assert all(row["back_to"] < b <= row["back_to"] + 8 for row, (_, b) in zip(rewinds, turns, strict=True))
     folder = write_cell(tmp_path / "cut", data, **{**REWIND, "checkpoint_seconds": 0.0})
     interrupted_after(folder, after)
+    write_cell(folder, data, **REWIND)  # the cadence decides nothing
     assert outcome(run_cell(folder)) == outcome(whole)
     assert not (folder / "anchors").exists()
 

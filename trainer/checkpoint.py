@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 import shutil
 import zlib
 from collections.abc import Callable
@@ -51,8 +53,7 @@ class Checkpoints:
 
         Every process of a run must call it. The state may be donated as soon as this returns.
         """
-        import orbax.checkpoint as ocp
-
+        ocp = _orbax()
         target = self.folder / str(step)
         if is_first():
             shutil.rmtree(target, ignore_errors=True)
@@ -79,8 +80,7 @@ class Checkpoints:
         Raises ScalingError when the checkpoint is damaged: it cannot be read, or its files are not
         those that were written (a flipped bit in an array's file is nothing that Orbax notices).
         """
-        import orbax.checkpoint as ocp
-
+        ocp = _orbax()
         target = self.folder / str(step)
         host = self.record(step)
         for name, found in checksums(target / "state", host.get("files", {})).items():
@@ -164,9 +164,21 @@ def _checksum(path: Path) -> list[int] | None:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what a library says, for a sentence of ours."""
+    """The first line of what a library says, for a sentence of ours; the system's words alone where it quotes
+    them, so that the same trouble is told in the same words."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     text = str(error)
-    if "No space left on device" in text:
-        return "No space left on device"
+    if quoted := re.search(r"([A-Z][a-z ]+) \[os_error_code=", text):  # TensorStore
+        return quoted[1]
     said = text.strip().partition("\n")[0][:200].rstrip(".")
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def _orbax() -> Any:
+    """Orbax, imported when it is first needed; what it would log of an error is raised as well."""
+    import orbax.checkpoint as ocp
+
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return ocp

@@ -67,8 +67,9 @@ class Saver:
         if is_first():
             place.discard(step)
         why = reason(error)
-        if why not in self._told and is_first():
-            self._told.add(why)
+        kind = why.partition(":")[0]  # the rest may name the step
+        if kind not in self._told and is_first():
+            self._told.add(kind)
             left = place.steps()
             last = f"the last whole one is that of step {left[-1]}" if left else "there is none yet"
             say(
