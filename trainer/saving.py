@@ -27,12 +27,12 @@ Host = dict[str, Any]
 
 
 class Saver:
-    """Saves checkpoints one after the other in a thread. A save that fails is told, once for each reason, and
-    counted; the run goes on, and the checkpoints before it stay."""
+    """Saves checkpoints one after the other in a thread. A save that fails is counted, the first one of a folder
+    told; the run goes on, and the checkpoints before it stay."""
 
     def __init__(self) -> None:
         self.failures = 0
-        self._told: set[str] = set()
+        self._told: set[Path] = set()
         self._thread: threading.Thread | None = None
 
     @property
@@ -66,14 +66,12 @@ class Saver:
         self.failures += 1
         if is_first():
             place.discard(step)
-        why = reason(error)
-        kind = why.partition(":")[0]  # the rest may name the step
-        if kind not in self._told and is_first():
-            self._told.add(kind)
+        if place.folder not in self._told and is_first():
+            self._told.add(place.folder)
             left = place.steps()
             last = f"the last whole one is that of step {left[-1]}" if left else "there is none yet"
             say(
-                f"{place.folder}: the checkpoint of step {step} could not be saved ({why}); the run goes on, "
+                f"{place.folder}: the checkpoint of step {step} could not be saved ({reason(error)}); the run goes on, "
                 f"and {last}."
             )
 
