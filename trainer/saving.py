@@ -27,8 +27,8 @@ Host = dict[str, Any]
 
 
 class Saver:
-    """Saves checkpoints one after the other in a thread. A save that fails is counted, the first one of a folder
-    told; the run goes on, and the checkpoints before it stay."""
+    """Saves checkpoints one after the other in a thread. A save that fails is counted, the first one of a
+    folder told; the run goes on, and the checkpoints before it stay."""
 
     def __init__(self) -> None:
         self.failures = 0
@@ -71,8 +71,8 @@ class Saver:
             left = place.steps()
             last = f"the last whole one is that of step {left[-1]}" if left else "there is none yet"
             say(
-                f"{place.folder}: the checkpoint of step {step} could not be saved ({reason(error)}); the run goes on, "
-                f"and {last}."
+                f"{place.folder}: the checkpoint of step {step} could not be saved ({reason(error)}); the run "
+                f"goes on, and {last}."
             )
 
 
