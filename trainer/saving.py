@@ -71,8 +71,8 @@ class Saver:
             left = place.steps()
             last = f"the last whole one is that of step {left[-1]}" if left else "there is none yet"
             say(
-                f"{place.folder}: the checkpoint of step {step} could not be saved ({reason(error)}); the run "
-                f"goes on, and {last}."
+                f"{place.folder}: the checkpoint of step {step} could not be saved ({reason(error)}); "
+                f"the run goes on, and {last}."
             )
 
 
