@@ -195,19 +195,22 @@ def outcome(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reporter(cell: str, emit: Emit, watcher: Watcher | None = None) -> Callable[[Mapping[str, Any]], None]:
-    """Passes the trainer's reports on, a few per second at most, with what the watcher makes of them."""
-    last = 0.0
+    """Passes the trainer's reports on with what the watcher makes of them: a few per second at most, and an
+    early warning at once."""
+    last, warned = 0.0, False
 
     def report(values: Mapping[str, Any]) -> None:
-        nonlocal last
+        nonlocal last, warned
         if watcher is not None:
             watcher(values)
+        line = watcher.line if watcher is not None else None
+        before, warned = warned, line is not None and line.verdict is not None and line.verdict.warning
         now = time.monotonic()
-        if now - last >= REPORT_EVERY_S:
+        if now - last >= REPORT_EVERY_S or (warned and not before):
             last = now
             kept = {name: values.get(name) for name in ("step", "total_steps", "loss")}
-            if watcher is not None and watcher.line is not None:
-                kept["line"] = watcher.line.to_dict()
+            if line is not None:
+                kept["line"] = line.to_dict()
             emit({"event": "report", "cell": cell, **kept})
 
     return report
