@@ -8,6 +8,8 @@
 
 # What the tests are given; `make test EXTRAS=dev,export` adds transformers and torch, a gigabyte.
 EXTRAS ?= dev
+# Two processes, a file of tests to each: the suite takes twice as long in one.
+PYTEST ?= -n 2 --dist loadfile
 VENV ?= .venv
 PYTHON ?=
 OUT ?= quickstart

@@ -24,10 +24,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.pop("COLUMNS", None)  # `pytest -n` hands on its terminal's width; output here is no terminal's
 for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
-
-NOT_TESTED = pytest.StashKey[dict[str, str]]()
 
 
 def _modules(*names: str) -> Callable[[], str | None]:
@@ -60,7 +59,7 @@ PARTS: dict[str, Callable[[], str | None]] = {
 }
 
 
-def demand(part: str, config: pytest.Config) -> None:
+def demand(part: str) -> None:
     """Skip the running test where `part` is absent, or fail it where every part is demanded."""
     if part not in PARTS:
         raise pytest.UsageError(f"tests/conftest.py knows no part {part!r}; known are {', '.join(PARTS)}.")
@@ -69,14 +68,13 @@ def demand(part: str, config: pytest.Config) -> None:
         return
     if os.environ.get("SCALING_TEST_DEMAND_ALL") == "1":
         pytest.fail(f"part {part!r} is demanded, but {why}", pytrace=False)
-    config.stash.setdefault(NOT_TESTED, {})[part] = why
     pytest.skip(f"not tested: {part} ({why})")
 
 
 @pytest.fixture
-def requires(request: pytest.FixtureRequest) -> Callable[[str], None]:
+def requires() -> Callable[[str], None]:
     """`requires("parquet")` inside a test: go on only where that optional part is installed."""
-    return lambda part: demand(part, request.config)
+    return demand
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -86,9 +84,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("requires"):
         for part in mark.args:
-            demand(part, item.config)
+            demand(part)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for part, why in sorted(config.stash.get(NOT_TESTED, {}).items()):
-        terminalreporter.write_line(f"not tested: {part} ({why})", yellow=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    # From the reports, which come from the processes of `pytest -n` as well.
+    reasons = {report.longrepr[2] for report in terminalreporter.stats.get("skipped", [])}
+    for reason in sorted(reasons):
+        if "not tested: " in reason:
+            terminalreporter.write_line(reason.removeprefix("Skipped: "), yellow=True)

@@ -200,7 +200,11 @@ def test_files_that_are_no_text_are_left_out(tmp_path: Path) -> None:
         ("a.txt", b"\0\1\2", r"no usable document \(1 x binary"),
         ("a.txt", b"one short text", r"a\.txt: 1 document\(s\) .* give more documents"),
         ("a.jsonl.gz", b"not zipped", r"a\.jsonl\.gz: the gzip stream is damaged"),
-        ("a.txt.gz", gzip.compress(b"text " * 99, mtime=0)[:-9], r"a\.txt\.gz: the gzip stream is damaged or cut"),
+        (
+            "a.txt.gz",
+            gzip.compress(b"text " * 99, mtime=0)[:-9],
+            r"a\.txt\.gz: the gzip stream is damaged or cut",
+        ),
         ("a.parquet", b"PAR1 not really PAR1", r"a\.parquet: not a readable Parquet file"),
         ("a.parquet", b"", r"a\.parquet: not a readable Parquet file"),
     ],
