@@ -59,6 +59,15 @@ def state_shardings(state: State, shape: Shape, mesh: Mesh) -> State:
     return jax.tree.map(lambda node: shardings if is_params(node) else whole, state, is_leaf=is_params)
 
 
+def with_shardings(state: State, shape: Shape, mesh: Mesh) -> State:
+    """An abstract state whose leaves say where they lie on the mesh."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        state,
+        state_shardings(state, shape, mesh),
+    )
+
+
 def shard_state(state: State, shape: Shape, mesh: Mesh) -> State:
     """The state placed on the mesh."""
     shardings = state_shardings(state, shape, mesh)

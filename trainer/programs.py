@@ -17,7 +17,7 @@ from trainer.axes import spec
 from trainer.evaluate import BLOCKS_PER_CALL, WINDOWS_PER_BLOCK
 from trainer.feed import fed, own_rows
 from trainer.masks import FIELDS, Batch
-from trainer.mesh import make_mesh, shard_state, state_shardings
+from trainer.mesh import make_mesh, shard_state, with_shardings
 from trainer.model import abstract_params, init_params
 from trainer.schedule import Schedule
 from trainer.step import Rates, State, Static, eval_chunk, init_state, train_chunk
@@ -109,13 +109,7 @@ def abstract_state(static: Static, mesh: Mesh | None = None) -> State:
     """Shapes and types of the training state, and its shardings, from the parameter table alone."""
     params = abstract_params(static.shape, static.resources.scan)
     state = jax.eval_shape(lambda p: init_state(static, p), params)
-    if mesh is None:
-        return state
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        state,
-        state_shardings(state, static.shape, mesh),
-    )
+    return state if mesh is None else with_shardings(state, static.shape, mesh)
 
 
 def fresh_state(static: Static, seed: int, multipliers: Mapping[str, float] | None = None) -> State:

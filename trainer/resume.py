@@ -13,7 +13,7 @@ from trainer import health
 from trainer.checkpoint import Checkpoints
 from trainer.config import RunConfig
 from trainer.journal import say
-from trainer.mesh import state_shardings
+from trainer.mesh import state_shardings, with_shardings
 from trainer.model import per_layer, stacked
 from trainer.processes import agree_on, everyone
 from trainer.programs import abstract_state, fresh_state, mesh_of, placed
@@ -48,13 +48,7 @@ def saved_form(static: Static) -> State:
     """The structure of a saved state, layer by layer, with the shardings of this run's mesh if it has one."""
     state = jax.eval_shape(per_layer, abstract_state(static))
     mesh = mesh_of(static)
-    if mesh is None:
-        return state
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        state,
-        state_shardings(state, static.shape, mesh),
-    )
+    return state if mesh is None else with_shardings(state, static.shape, mesh)
 
 
 def begun(static: Static, config: RunConfig, found: tuple[State, Host] | None) -> tuple[State, Host]:
