@@ -32,7 +32,7 @@ def cluster():
 def alone(tmp_path_factory) -> tuple[RunConfig, float]:
     """The run, and its loss on one device."""
     folder = tmp_path_factory.mktemp("alone")
-    config = small_run(folder)
+    config = small_run(folder, steps=240)  # 60 checkpoints: a node killed after the first still has work
     write_json(folder / "cell/config.json", config.to_dict())
     return config, outcome(start(folder / "cell", 1))["loss"]
 
@@ -74,4 +74,4 @@ def test_a_node_dies_and_the_run_goes_on_when_it_is_back(cluster, alone, tmp_pat
     said = (cell / "log.txt").read_text()
     assert found and found[0]["shared"].state == "done", said[-3000:]
     assert found[0]["shared"].loss == pytest.approx(loss, abs=2e-4)
-    assert "process 1 of 2" in said and said.count("\njob ") >= 1  # it was there twice
+    assert "restart 0" in said and "restart 1" in said, said[-3000:]
