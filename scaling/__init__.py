@@ -2,13 +2,20 @@
 
     import scaling
 
-    runs = scaling.read_runs("runs.csv")
-    fit = scaling.fit(runs)
-    fit.n_opt(1e22)                                  # params, and their interval
-    scaling.plan_published(1e22, "besiroglu")        # without runs of your own
+    runs = scaling.read_runs("runs.csv")             # params, tokens, loss: the columns it needs
+    fit = scaling.fit(runs)                          # a law, its intervals, its certificate
+    scaling.predict(fit, params=1e9, tokens=20e9)    # the loss of one new run, with interval
+    scaling.plan(10 * fit.c_max, fit)                # what to train with ten times the compute
+    scaling.published_laws(1e22)                     # what others found, each with its citation
 
-The names below are resolved on first use, so `import scaling` costs nothing and loads neither
-numpy nor pandas; nothing in this package imports JAX.
+Runs, fits and plans show themselves, in a terminal as in a notebook. The names below are resolved on
+first use, so `import scaling` costs nothing and loads neither numpy nor pandas; nothing in this package
+imports JAX.
+
+>>> import scaling
+>>> plan = scaling.plan(1e22)                        # without runs of your own: by a published law
+>>> f"{plan['band']['params_lo'] / 1e9:.1f}B to {plan['band']['params_hi'] / 1e9:.1f}B parameters"
+'7.1B to 11.5B parameters'
 """
 
 from __future__ import annotations
@@ -28,9 +35,12 @@ if TYPE_CHECKING:
     from scaling.laws.published import PublishedLaw, find_law, law_names
     from scaling.laws.specification import specification
     from scaling.laws.surface import PNormLaw, chinchilla_law
+    from scaling.library import plan, predict, published_laws
+    from scaling.planfiles import read_plan, write_plan
     from scaling.planner import plan_fit, plan_published
     from scaling.recipe import Recipe
     from scaling.runs import Runs, read_runs
+    from scaling.seal import Plan
     from scaling.shape import Convention, Count, Shape, ShapeFamily
     from scaling.verify import score
 
@@ -48,9 +58,12 @@ _NAMES_OF = {
     "scaling.laws.published": ("PublishedLaw", "find_law", "law_names"),
     "scaling.laws.specification": ("specification",),
     "scaling.laws.surface": ("PNormLaw", "chinchilla_law"),
+    "scaling.library": ("plan", "predict", "published_laws"),
+    "scaling.planfiles": ("read_plan", "write_plan"),
     "scaling.planner": ("plan_fit", "plan_published"),
     "scaling.recipe": ("Recipe",),
     "scaling.runs": ("Runs", "read_runs"),
+    "scaling.seal": ("Plan",),
     "scaling.shape": ("Convention", "Count", "Shape", "ShapeFamily"),
     "scaling.verify": ("score",),
 }
@@ -62,6 +75,7 @@ __all__ = [
     "Fit",
     "IsoFlop",
     "PNormLaw",
+    "Plan",
     "PublishedLaw",
     "Recipe",
     "Refusal",
@@ -83,12 +97,17 @@ __all__ = [
     "isoflop",
     "law_names",
     "load_fit",
+    "plan",
     "plan_fit",
     "plan_published",
+    "predict",
+    "published_laws",
+    "read_plan",
     "read_runs",
     "score",
     "specification",
     "waste",
+    "write_plan",
 ]
 
 

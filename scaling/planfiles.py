@@ -14,7 +14,7 @@ from scaling.plan_keys import DEFAULT_WASTE, FORMAT, VERSION
 from scaling.plan_of_fit import fit_source, plan_fit
 from scaling.recipe import Recipe
 from scaling.results import read_result
-from scaling.seal import check_seal
+from scaling.seal import Plan, check_seal
 from scaling.shape import ShapeFamily
 from scaling.sources import FitSource
 
@@ -119,12 +119,12 @@ def check_plan(plan: Mapping[str, Any], where: str) -> None:
         check_fields(plan["prediction"], parts, f"{where}, prediction")
 
 
-def read_plan(path: str | Path) -> dict[str, Any]:
+def read_plan(path: str | Path) -> Plan:
     """A plan whose seal holds."""
     plan = read_json(path, expect=FORMAT)
     check_seal(plan, str(path))
     check_plan(plan, str(path))
-    return plan
+    return Plan(plan)
 
 
 def write_plan(path: str | Path, plan: Mapping[str, Any]) -> Path:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scaling.cards import runs_card
 from scaling.errors import ScalingError
 from scaling.files import sha256_bytes
 from scaling.laws.surface import Floats, floats
@@ -61,7 +62,7 @@ DONE = {"", "done", "finished", "complete", "completed", "ok", "success", "succe
 SHOWN = 8  # bad rows spelled out in a message
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Runs:
     """A checked run table.
 
@@ -90,6 +91,12 @@ class Runs:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def __repr__(self) -> str:
+        return runs_card(self).text()
+
+    def _repr_html_(self) -> str:
+        return runs_card(self).html()
 
     def column(self, name: str) -> Floats:
         """A numeric column as a writable float64 array."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scaling.errors import ScalingError
 from scaling.files import sha256_json, to_jsonable
+
+if TYPE_CHECKING:
+    from scaling.cards import Card
 
 SEAL = "seal"
 
@@ -16,10 +19,31 @@ def seal_of(plan: Mapping[str, Any]) -> str:
     return sha256_json({key: value for key, value in plan.items() if key != SEAL})
 
 
-def sealed(plan: Mapping[str, Any]) -> dict[str, Any]:
+class Plan(dict[str, Any]):
+    """The content of plan.json: a dict that shows itself in words, in a terminal and in a notebook."""
+
+    def __repr__(self) -> str:
+        card = self._card()
+        return dict.__repr__(self) if card is None else card.text()
+
+    def _repr_html_(self) -> str | None:
+        card = self._card()
+        return None if card is None else card.html()
+
+    def _card(self) -> Card | None:
+        """None for a dict that is no whole plan: showing it must not fail."""
+        from scaling.cards import plan_card
+
+        try:
+            return plan_card(self)
+        except (KeyError, TypeError, AttributeError):
+            return None
+
+
+def sealed(plan: Mapping[str, Any]) -> Plan:
     """The plan as JSON values, with its seal as the last entry."""
     plain = to_jsonable({key: value for key, value in plan.items() if key != SEAL})
-    return plain | {SEAL: seal_of(plain)}
+    return Plan(plain | {SEAL: seal_of(plain)})
 
 
 def check_seal(plan: Mapping[str, Any], where: str = "plan") -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scaling.cards import fit_card
 from scaling.errors import ScalingError
 from scaling.files import read_json
 from scaling.laws import certificate as certify
@@ -45,7 +46,7 @@ WIDEST = 50.0  # log loss: beyond it an interval says nothing, and its ends woul
 GATE = 1 / 3  # the prior-free fit takes the forecast when its forward error is below this share
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Fit:
     """A fitted law with its evidence; `to_dict` is the content of fit.json."""
 
@@ -67,6 +68,12 @@ class Fit:
     prior: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
     extras: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return fit_card(self).text()
+
+    def _repr_html_(self) -> str:
+        return fit_card(self).html()
 
     @property
     def inflation(self) -> float:

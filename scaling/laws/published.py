@@ -27,6 +27,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.cards import law_card
 from scaling.errors import Refusal, UsageError
 from scaling.laws.surface import PNormLaw, optimum_of
 from scaling.shape import Count, Shape
@@ -128,6 +129,9 @@ class PublishedLaw:
     notes: tuple[str, ...] = ()
     aliases: tuple[str, ...] = field(default=())
 
+    def _repr_html_(self) -> str:
+        return law_card(self).html()
+
     @property
     def convention(self) -> dict[str, str]:
         return {"params": self.count, "flops": self.flops}
@@ -211,6 +215,7 @@ def regression(flops: tuple[float, ...], values: tuple[float, ...]) -> PowerLaw:
 
 
 def law_names() -> list[str]:
+    """The names that `find_law` knows, aliases aside."""
     from scaling.laws.registry import LAWS
 
     return list(LAWS)
