@@ -28,6 +28,7 @@ from typing import Any, Literal
 
 from scaling.errors import UsageError
 from scaling.files import added, as_fields
+from scaling.rope import Rope
 
 Count = Literal["total", "total-less-input-embedding", "non-embedding"]
 Convention = Literal["6nd", "model_causal", "model_full", "hardware"]
@@ -88,7 +89,8 @@ class Shape:
     layers, width (d_model), heads, kv_heads, head_dim, ffn (hidden size of the gated MLP) and
     vocab are counts; `tied` shares the input table with the output head; `qk_norm` normalises
     queries and keys per head. `block` says how attention and MLP stand to each other (`BLOCKS`),
-    `norm` is `rms` (RMSNorm) or `layer` (LayerNorm).
+    `norm` is `rms` (RMSNorm) or `layer` (LayerNorm). `rope` says how positions become angles where that is
+    not the plain way: it belongs to what the model computes, and to no count.
     """
 
     layers: int
@@ -102,6 +104,7 @@ class Shape:
     qk_norm: bool = True
     block: Block = added("sequential")
     norm: Norm = added("rms")
+    rope: Rope | None = added(None)
 
     def __post_init__(self) -> None:
         _check_kinds("shape", self.block, self.norm)
@@ -115,6 +118,10 @@ class Shape:
             )
         if self.head_dim % 2:
             raise ValueError(f"shape field 'head_dim' ({self.head_dim}) must be even for rotary embeddings.")
+        if isinstance(self.rope, Mapping):  # as files bring it
+            object.__setattr__(self, "rope", Rope(**self.rope))
+        if not isinstance(self.rope, (Rope, type(None))):
+            raise ValueError(f"shape field 'rope' must be an object of its fields, not {self.rope!r}.")
 
     @cached_property
     def table(self) -> tuple[Param, ...]:

@@ -81,8 +81,10 @@ def test_a_tokenizer_without_a_closing_symbol_gets_one_with_the_id_it_had():
     ("change", "said"),
     [
         ({"model_type": "gpt2"}, "model_type 'gpt2'"),
-        ({"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}, "rope_theta is 500000.0"),
-        ({"rope_parameters": {"rope_type": "yarn"}}, "rope_type is 'yarn'"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": "5e5"}}, "'theta' must be a number"),
+        ({"rope_parameters": {"rope_type": "llama3"}}, "rope_type is 'llama3'"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "'factor' must be a number"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2, "beta": 1}}, "has beta = 1"),
         ({"rms_norm_eps": 1e-5}, "rms_norm_eps"),
         ({"attention_bias": True}, "attention_bias"),
         ({"hidden_act": "gelu"}, "hidden_act"),

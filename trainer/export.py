@@ -18,7 +18,7 @@ import numpy as np
 from scaling.errors import ScalingError
 from scaling.files import dumps, write_atomic, write_json
 from scaling.shape import Param, Shape
-from trainer.model import ROPE_THETA
+from trainer.hub_rope import hub_rope, own_rope
 from trainer.norms import NORM_EPS
 from trainer.tensorfile import Tensor, write_tensors
 from trainer.tokenizers import END_TEXT, ByteTokenizer, HubTokenizer, Tokenizer
@@ -36,7 +36,7 @@ class Architecture:
 
     `kind` are the fields of Shape that it stands for. `numbers` are fields of its config that must have
     our values, with the values that it takes where a config leaves them out; `ties` is its default of
-    tie_word_embeddings; `interleaved` says that it rotates neighbours.
+    tie_word_embeddings, `theta` that of rope_theta; `interleaved` says that it rotates neighbours.
     """
 
     name: str
@@ -44,14 +44,11 @@ class Architecture:
     numbers: Mapping[str, tuple[float, float]]
     ties: bool = False
     interleaved: bool = False
+    theta: float = 10_000.0
 
 
-LIKE_LLAMA = {"rms_norm_eps": (NORM_EPS, 1e-6), "rope_theta": (ROPE_THETA, 10_000.0)}
-LIKE_COHERE = {
-    "layer_norm_eps": (NORM_EPS, 1e-5),
-    "rope_theta": (ROPE_THETA, 500_000.0),
-    "logit_scale": (1.0, 0.0625),
-}
+LIKE_LLAMA = {"rms_norm_eps": (NORM_EPS, 1e-6)}
+LIKE_COHERE = {"layer_norm_eps": (NORM_EPS, 1e-5), "logit_scale": (1.0, 0.0625)}
 # By `model_type`.
 ARCHITECTURES: Mapping[str, Architecture] = {
     "llama": Architecture(
@@ -66,6 +63,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         LIKE_COHERE,
         ties=True,
         interleaved=True,
+        theta=500_000.0,
     ),
 }
 # Our path inside a block -> theirs, and whether the matrix is transposed.
@@ -205,9 +203,8 @@ def hub_config(model: Model) -> dict[str, Any]:
         "tie_word_embeddings": s.tied,
         "max_position_embeddings": model.seq,
         "hidden_act": "silu",
-        # transformers 4 reads rope_theta here, and 5 below.
         **{name: ours for name, (ours, _) in ARCHITECTURES[kind].numbers.items()},
-        "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_THETA},
+        **hub_rope(s),
         "attention_bias": False,
         "attention_dropout": 0.0,
         "mlp_bias": False,
@@ -221,6 +218,7 @@ def hub_config(model: Model) -> dict[str, Any]:
             "tokenizer": model.tokenizer.kind,
             "compute_dtype": model.dtype,
             "origin": dict(model.origin),
+            **own_rope(s),
         },
     }
 
@@ -290,6 +288,16 @@ def byte_tokenizer_json(tokenizer: ByteTokenizer) -> str:
     return dumps(value)
 
 
+def stretched(shape: Shape) -> str:
+    """A line of the card for a context that was stretched."""
+    rope = shape.rope
+    if rope is None or rope.kind == "none":
+        return ""
+    return (
+        f"- Rotary positions are scaled: {rope.kind}, factor {rope.factor:g}, from {rope.original} tokens.\n"
+    )
+
+
 def card(model: Model, config: dict[str, Any], end: str) -> str:
     """README.md: what the folder is, and what the format does not say."""
     s, origin = model.shape, model.origin
@@ -305,5 +313,5 @@ by `scaling export`. Trained on {origin.get("tokens", 0):,} tokens of the data {
 
 - Context: {model.seq} tokens. The model has not seen longer ones.
 - A document begins after `{end}`, which closed the one before it: put its id (bos_token_id) first.
-{lost}- Products were computed in {model.dtype} in training; the weights are float32.
+{lost}{stretched(s)}- Products were computed in {model.dtype} in training; the weights are float32.
 """

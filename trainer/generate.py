@@ -23,8 +23,9 @@ from jax import Array
 
 from scaling.errors import UsageError
 from scaling.shape import BLOCKS, Shape
-from trainer.model import Params, abstract_params, rope_tables, rotate, silu
+from trainer.model import Params, abstract_params, silu
 from trainer.norms import NORM_FUNCTIONS
+from trainer.rope import rope_tables, rotate
 from trainer.weights import Model
 
 
@@ -75,9 +76,15 @@ class Generation:
 
 
 def generate(
-    model: Model, prompt: str, tokens: int = 200, sampling: Sampling | None = None, seed: int = 0
+    model: Model,
+    prompt: str,
+    tokens: int = 200,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    control: str | None = None,
 ) -> Generation:
-    """At most `tokens` tokens after `prompt`, read as the beginning of a document.
+    """At most `tokens` tokens after `prompt`, read as the beginning of a document; of one tagged with the
+    level `control` (scaling.control) where that is given.
 
     The same model, prompt, sampling and seed give the same text on one machine. Raises UsageError
     for a prompt that is empty where the tokenizer has no symbol to begin with.
@@ -87,17 +94,19 @@ def generate(
     if seed < 0:
         raise UsageError(f"--seed {seed}: a whole number of at least 0 is needed.")
     sampling = sampling or Sampling()
-    ids = prompt_ids(model, prompt)
+    tag = None if control is None else model.tag(control)
+    ids = prompt_ids(model, prompt, tag)
+    head = tuple(symbol for symbol in (model.first, tag) if symbol is not None)
     window, length = np.zeros(model.seq, np.int32), len(ids) - context_start(len(ids), model.seq)
     window[:length] = ids[len(ids) - length :]
-    if model.first is not None:
-        window[0] = model.first
+    if length < len(ids):
+        window[: len(head)] = head
     begin = time.perf_counter()
     symbols = model.tokenizer.vocab_size
     candidates = 1 if sampling.temperature == 0 else min(sampling.top_k or symbols, symbols)
     end = model.tokenizer.end_of_document
     run = _program(
-        Settings(model.shape, model.dtype, model.seq, capacity(tokens), candidates, symbols, end, model.first)
+        Settings(model.shape, model.dtype, model.seq, capacity(tokens), candidates, symbols, end, head)
     )
     ready = time.perf_counter()
     drawn, count = run(
@@ -116,15 +125,16 @@ def generate(
     return Generation(ids, found, model.tokenizer.decode(found), bool(ended), done - ready, ready - begin)
 
 
-def prompt_ids(model: Model, prompt: str) -> np.ndarray:
-    """The symbol that closed the document before, where there is one, and the prompt's own ids."""
+def prompt_ids(model: Model, prompt: str, tag: int | None = None) -> np.ndarray:
+    """The symbol that closed the document before, where there is one, the document's tag, and the prompt's
+    own ids."""
     end = model.tokenizer.end_of_document
     try:
         ids = model.tokenizer.encode(prompt.encode()).astype(np.int32)
     except UnicodeEncodeError:  # bytes of a command line that are no UTF-8
         raise UsageError("--prompt: the text is not valid UTF-8.") from None
     begin = end if model.first is None else model.first
-    ids = ids if begin is None else np.concatenate([np.array([begin], np.int32), ids])
+    ids = np.concatenate([np.array([i for i in (begin, tag) if i is not None], np.int32), ids])
     if not len(ids):
         raise UsageError("--prompt: a first symbol is needed, since this source has none that begins a text.")
     return ids
@@ -171,7 +181,7 @@ class Settings(NamedTuple):
     candidates: int
     symbols: int
     end: int | None
-    first: int | None = None  # the mode token that begins every context
+    head: tuple[int, ...] = ()  # the mode token and the document's tag, which begin every context
 
 
 @partial(jax.jit, static_argnums=0)
@@ -191,6 +201,7 @@ def decode(
     L, G, K = shape.layers, shape.kv_heads, shape.head_dim
     empty = Cache(*(jnp.zeros((L, S, G, K), settings.dtype) for _ in range(2)))
     end = -1 if settings.end is None else settings.end
+    head = jnp.array(settings.head, jnp.int32)
 
     def running(count: Array, ended: Array) -> Array:
         return (count < tokens) & ~ended
@@ -198,9 +209,9 @@ def decode(
     def fill(carry: tuple) -> tuple:
         """Read the window at once, then draw tokens until it overflows or the text ends."""
         count, drawn, window, length, ended = carry
-        window = jnp.where(length > S, jnp.roll(window, -restart(S)), window)
+        again = jnp.roll(window, -restart(S)).at[: len(settings.head)].set(head)
+        window = jnp.where(length > S, again, window)
         length = jnp.where(length > S, length - restart(S), length)
-        window = window if settings.first is None else window.at[0].set(settings.first)
         cache, x_SD = forward(shape, params, empty, window[:S], jnp.int32(0))
         start = count, drawn, window, length, ended, cache, logits(shape, params, x_SD[length - 1])
         return jax.lax.while_loop(lambda c: running(c[0], c[4]) & (c[3] <= S), step, start)[:5]
@@ -232,9 +243,8 @@ def sample(logits_V: Array, key: Array, settings: Settings, temperature: Array, 
 def forward(shape: Shape, params: Params, cache: Cache, ids_T: Array, position: Array) -> tuple[Cache, Array]:
     """The normed residual stream [T, D] of `ids_T` at `position` and after, which it adds to the cache."""
     T, S = ids_T.shape[0], cache.key.shape[1]
-    cos, sin = (
-        jax.lax.dynamic_slice_in_dim(jnp.asarray(t)[0], position, T) for t in rope_tables(S, shape.head_dim)
-    )
+    tables = rope_tables(S, shape.head_dim, shape.rope)
+    cos, sin = (jax.lax.dynamic_slice_in_dim(jnp.asarray(table)[0], position, T) for table in tables)
     hidden_TS = jnp.arange(S)[None] > position + jnp.arange(T)[:, None]
     before_attention, before_mlp = BLOCKS[shape.block]
 

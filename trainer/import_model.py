@@ -22,6 +22,7 @@ from trainer.export import (
     byte_tokenizer_json,
     places,
 )
+from trainer.hub_rope import rope_of
 from trainer.model import tree_of
 from trainer.tensorfile import read_tensors
 from trainer.tokenizers import ByteTokenizer, HubTokenizer, Tokenizer
@@ -43,7 +44,6 @@ PLAIN: Mapping[str, tuple[Any, ...]] = {
     "attention_bias": (False,),
     "mlp_bias": (False,),
     "use_sliding_window": (False,),
-    "rope_scaling": (None,),
     "use_qk_norm": (False, None),
 }
 
@@ -53,9 +53,9 @@ def import_model(folder: str | Path) -> Model:
     folder = Path(folder)
     where = folder / CONFIG
     config = read_json(where)
-    shape = shape_of(config, str(where))
     own = config.get(OWN_FIELD)
     own = own if isinstance(own, dict) else {}
+    shape = shape_of(config, str(where), own)
     tensors = read_all(folder)
     if shape.layers > len(tensors) or config["max_position_embeddings"] < 1:
         raise ScalingError(
@@ -88,7 +88,7 @@ def import_model(folder: str | Path) -> Model:
     return Model(shape, config["max_position_embeddings"], dtype, tree_of(shape, array), tokenizer, origin)
 
 
-def shape_of(config: Mapping[str, Any], where: str) -> Shape:
+def shape_of(config: Mapping[str, Any], where: str, own: Mapping[str, Any]) -> Shape:
     """The shape that a config.json describes, or what it asks for that we do not have."""
     kind = config.get("model_type")
     if kind not in ARCHITECTURES:
@@ -104,17 +104,15 @@ def shape_of(config: Mapping[str, Any], where: str) -> Shape:
     for name, allowed in PLAIN.items():
         if name in config and config[name] not in allowed:
             raise ScalingError(f"{where}: {name} is {config[name]!r}; our model has only {allowed[0]!r}.")
-    rope = config.get("rope_parameters") or {}
-    if rope.get("rope_type", "default") != "default":
-        raise ScalingError(f"{where}: rope_type is {rope['rope_type']!r}; our model has only 'default'.")
     for name, (ours, default) in architecture.numbers.items():
-        found = (rope if name in rope else config).get(name, default)
+        found = config.get(name, default)
         if found != ours:
             raise ScalingError(f"{where}: {name} is {found!r}; our model computes with {ours!r}.")
     try:
         return Shape(
             **{ours: config[theirs] for ours, theirs in SHAPE_FIELDS.items()},
             tied=bool(config.get("tie_word_embeddings", architecture.ties)),
+            rope=rope_of(config, architecture.theta, own, where),
             **architecture.kind,
         )
     except ValueError as error:

@@ -24,8 +24,8 @@ from trainer.linear import linear
 from trainer.masks import CAUSAL, Mask
 from trainer.norms import NORM_MODULES
 from trainer.resources import Resources
+from trainer.rope import rope_tables, rotate
 
-ROPE_THETA = 10_000.0
 Params = dict  # nested: module name -> ... -> array, the paths of Shape.table
 
 
@@ -132,20 +132,6 @@ def _initial(row: Param, rng: np.random.Generator) -> np.ndarray:
     return (row.std * rng.standard_normal(row.shape, np.float32)).astype(np.float32)
 
 
-def rope_tables(seq: int, head_dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """cos and sin [1, T, 1, K/2] of rotary embeddings (Su et al. 2021, arXiv:2104.09864)."""
-    frequency = ROPE_THETA ** (-np.arange(0, head_dim, 2) / head_dim)
-    angle = np.arange(seq)[None, :, None, None] * frequency
-    return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
-
-
-def rotate(x_BTHK: Array, cos: np.ndarray, sin: np.ndarray) -> Array:
-    """Rotate the two halves of each head: pairs (i, i + K/2), the layout of Llama checkpoints."""
-    left, right = jnp.split(x_BTHK, 2, axis=-1)
-    cos, sin = jnp.asarray(cos, x_BTHK.dtype), jnp.asarray(sin, x_BTHK.dtype)
-    return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1)
-
-
 def weight(w: Array, dtype: Any, resources: Resources, *axes: str) -> Array:
     """A weight as its product uses it: cast first and then gathered, half the bytes of the reverse."""
     return constrain(w.astype(dtype), resources, *axes)
@@ -195,7 +181,7 @@ class Attention(nn.Module):
             norm = NORM_MODULES[s.norm]
             q_BTHK = norm(K, name="query_norm")(q_BTHK)
             k_BTGK = norm(K, name="key_norm")(k_BTGK)
-        cos, sin = rope_tables(T, K)
+        cos, sin = rope_tables(T, K, s.rope)
         if positions_BT is not None:
             cos, sin = (jnp.asarray(table)[0, positions_BT] for table in (cos, sin))
         out = attend(rotate(q_BTHK, cos, sin), rotate(k_BTGK, cos, sin), v_BTGK, mask, r.attention)

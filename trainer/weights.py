@@ -17,14 +17,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from scaling.errors import ScalingError
+from scaling.control import LEVELS
+from scaling.errors import ScalingError, UsageError
 from scaling.files import check_fields, from_mapping, read_json, sha256_file, write_json
 from scaling.objective import parse_objective
 from scaling.shape import Shape
 from trainer.config import RunConfig
-from trainer.model import ROPE_THETA, Params, per_layer, tree_of
+from trainer.model import Params, per_layer, tree_of
 from trainer.norms import NORM_EPS
 from trainer.processes import is_first
+from trainer.rope import ROPE_THETA
 from trainer.tensorfile import Tensor, read_tensors, write_tensors
 from trainer.tokenizers import Tokenizer, load_tokenizer, save_tokenizer
 from trainer.tokens import TokenFolder
@@ -35,7 +37,6 @@ FOLDER = "model"
 CARD = "model.json"
 WEIGHTS = "weights.safetensors"
 TOKENIZER = "tokenizer.json"
-CONSTANTS = {"norm_eps": NORM_EPS, "rope_theta": ROPE_THETA}
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,20 @@ class Model:
         found = self.origin.get("mode_id")
         return found if type(found) is int and 0 <= found < self.shape.vocab else None
 
+    def tag(self, level: str) -> int:
+        """Id of the control token of a level; raises UsageError for a model that has learnt none."""
+        control = self.origin.get("control")
+        ids = control.get("ids") if isinstance(control, Mapping) else None
+        found = ids.get(level) if isinstance(ids, Mapping) else None
+        if level not in LEVELS:
+            raise UsageError(f"--control {level}: the levels are {', '.join(LEVELS)}.")
+        if type(found) is not int or not 0 <= found < self.shape.vocab:
+            raise UsageError(
+                f"--control {level}: the model was trained without control tokens; train it with "
+                "`scaling sweep --control SHARE`, or \"control\" in its recipe."
+            )
+        return found
+
     def parameter(self, path: tuple[str, ...]) -> Any:
         node: Any = self.params
         for key in path:
@@ -72,13 +87,18 @@ class Model:
 
 
 def spoken_as(config: RunConfig, vocab: int) -> dict[str, Any]:
-    """What a model of an objective that is not causal says of itself: its mode of going on with a text."""
+    """What a model of an objective that is not causal says of itself, its mode of going on with a text; and
+    the ids of control tokens of one that has learnt them."""
     objective = parse_objective(config.objective)
-    if objective.is_causal:
-        return {}
     symbols, mode = objective.symbols(config.seq), objective.causal_mode
+    tags = {}
+    if config.control is not None:
+        ids = {level: vocab + len(symbols) + i for i, level in enumerate(LEVELS)}
+        tags = {"control": {**config.control, "ids": ids}}
+    if objective.is_causal:
+        return tags
     first = {} if mode is None else {"mode_id": vocab + symbols.index(f"[{mode}]")}
-    return {"objective": config.objective, "symbols": list(symbols), **first}
+    return {"objective": config.objective, "symbols": list(symbols), **first, **tags}
 
 
 def keep_model(folder: Path, config: RunConfig, data: TokenFolder, params: Params) -> None:
@@ -108,7 +128,7 @@ def save_model(model: Model, folder: str | Path) -> Path:
         "params": model.shape.params(),
         "seq": model.seq,
         "dtype": model.dtype,
-        **CONSTANTS,
+        **constants(model.shape),
         "origin": dict(model.origin),
         "tokenizer": save_tokenizer(model.tokenizer, folder / TOKENIZER),
         "weights_sha256": write_tensors(folder / WEIGHTS, model.tensors, {"format": "scaling"}),
@@ -148,14 +168,14 @@ def load_model(folder: str | Path) -> Model:
         raise ScalingError(f"{where}: version {card.get('version')!r} is not known here, only {VERSION}.")
     kinds = {"shape": dict, "seq": int, "dtype": str, "tokenizer": dict, "tokenizer.kind": str}
     check_fields(card, {**kinds, "tokenizer.sha256": str, "weights_sha256": str, "origin": dict}, str(where))
-    for name, value in CONSTANTS.items():
+    shape = from_mapping(Shape, card["shape"], f"{where}, field 'shape'")
+    for name, value in constants(shape).items():
         if card.get(name) != value:
             raise ScalingError(
                 f"{where}: {name} is {card.get(name)!r}; this program computes with {value!r}."
             )
     if card["dtype"] not in ("float32", "bfloat16") or card["seq"] < 1:
         raise ScalingError(f"{where}: field 'dtype' or 'seq' is malformed.")
-    shape = from_mapping(Shape, card["shape"], f"{where}, field 'shape'")
     for name, expected in ((WEIGHTS, card["weights_sha256"]), (TOKENIZER, card["tokenizer"]["sha256"])):
         if not (place / name).is_file():
             raise ScalingError(f"{place / name}: no such file; the model folder is not complete.")
@@ -166,6 +186,11 @@ def load_model(folder: str | Path) -> Model:
         raise ScalingError(f"{where}: the tokenizer has more symbols than 'shape.vocab' ({shape.vocab}).")
     params = params_of(shape, read_tensors(place / WEIGHTS), str(place / WEIGHTS))
     return Model(shape, card["seq"], card["dtype"], params, tokenizer, card["origin"])
+
+
+def constants(shape: Shape) -> dict[str, float]:
+    """Numbers that the model is computed with and that its file states, for whoever reads it elsewhere."""
+    return {"norm_eps": NORM_EPS, "rope_theta": ROPE_THETA if shape.rope is None else shape.rope.theta}
 
 
 def params_of(shape: Shape, tensors: Mapping[str, np.ndarray], where: str) -> Params:
