@@ -15,14 +15,12 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from scaling.errors import ScalingError, UsageError
-from scaling.files import as_fields, from_mapping
+from scaling.files import added, as_fields, from_mapping, written
 from scaling.shape import Shape, ShapeFamily
-
-FLOPS_CONVENTION = "model_causal"
+from sweeps.cells import Cell, make_cell, steps_for
 
 # Below FEW_STEPS a run is mostly warm-up and its loss sits above the surface (flagged, see
 # sweeps.guards); below MIN_STEPS it says nothing and is not bought at all.
@@ -54,51 +52,13 @@ class OptimumRule:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One training run of a sweep: `budget` in FLOPs (model_causal), `tokens` = steps x batch x seq."""
-
-    id: str
-    budget: float
-    shape: Shape
-    tokens: int
-    steps: int
-    seed: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return as_fields(self)
-
-    @classmethod
-    def from_dict(cls, mapping: Mapping[str, Any], where: str = "cell") -> Cell:
-        values = dict(mapping)
-        values["shape"] = _shape(tuple(values.get("shape", {}).items()), f"{where}, shape")
-        return from_mapping(cls, values, where)
-
-    def flops(self, seq: int) -> float:
-        """FLOPs this cell really spends; within half a step of its budget."""
-        return self.tokens * self.shape.flops_per_token(seq, FLOPS_CONVENTION)
-
-
-@lru_cache(maxsize=256)
-def _shape_of(fields: tuple[tuple[str, Any], ...]) -> Shape:
-    return Shape(**dict(fields))
-
-
-def _shape(fields: tuple[tuple[str, Any], ...], where: str) -> Shape:
-    """The shape of these fields; the cells of a large sweep share a few of them."""
-    try:
-        return _shape_of(fields)
-    except (TypeError, ValueError):  # from_mapping knows how to say what is wrong
-        return from_mapping(Shape, dict(fields), where)
-
-
-@dataclass(frozen=True)
 class Design:
     """The cells of a sweep and the choices they follow from.
 
     `widths` is the ladder that all budgets share, `sizes` how many of them a budget was to have (0: as
     many as there are),
     `unique_tokens` the number of training tokens present (None: not limited), `notes` what the design
-    had to leave out and why.
+    had to leave out and why, `grid` the hash of the file that listed the cells (sweeps.grid).
     """
 
     family: ShapeFamily
@@ -111,6 +71,7 @@ class Design:
     cells: tuple[Cell, ...]
     unique_tokens: int | None = None
     notes: tuple[str, ...] = ()
+    grid: str | None = added(None)
 
     @property
     def flops(self) -> float:
@@ -123,7 +84,7 @@ class Design:
         return tuple(sorted(cells, key=lambda cell: (cell.shape.params(), cell.seed)))
 
     def to_dict(self) -> dict[str, Any]:
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return {f.name: _plain(getattr(self, f.name)) for f in written(self)}
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any], where: str = "design") -> Design:
@@ -185,17 +146,6 @@ def isoflop_design(
         raise UsageError("--budgets: two budgets agree in their first three digits; drop one of them.")
     used = tuple(sorted({cell.shape.width for cell in cells}))
     return Design(family, seq, batch, budgets, used, sizes, rule, tuple(cells), unique_tokens, tuple(notes))
-
-
-def make_cell(shape: Shape, budget: float, seq: int, batch: int, seed: int) -> Cell:
-    """The run of `shape` whose cost is nearest to `budget` in whole steps."""
-    steps = steps_for(shape, budget, seq, batch)
-    name = f"c{budget:.3g}".replace("e+", "e")
-    return Cell(f"{name}-d{shape.width}-s{seed}", float(budget), shape, steps * seq * batch, steps, seed)
-
-
-def steps_for(shape: Shape, budget: float, seq: int, batch: int) -> int:
-    return max(1, round(budget / (shape.flops_per_token(seq, FLOPS_CONVENTION) * seq * batch)))
 
 
 def extend(design: Design, losses: Mapping[str, float]) -> Design:
