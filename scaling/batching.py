@@ -57,6 +57,17 @@ class Batch:
         return said
 
 
+def too_large(batch_tokens: float, params: float, tokens: float, loss: float = math.nan) -> bool:
+    """Whether a batch is above the critical one of the loss reached, or twice the largest published optimum.
+
+    A loss that is no number leaves the second alone.
+    """
+    given = {"N": params, "D": tokens, "C": 6 * params * tokens}
+    optima = [HYPERPARAMETERS[name].value(**given) or 0.0 for name in OPTIMAL]
+    critical = HYPERPARAMETERS[CRITICAL].value(L=loss) if loss > 0 else None
+    return batch_tokens > 2 * max(optima) or (critical is not None and batch_tokens > critical)
+
+
 def choose_batch(
     params: float,
     tokens: float,

@@ -1,26 +1,28 @@
-"""What is wrong with a run, said on its row: flags that the fit and the report show."""
+"""The guards of a sweep's runs (scaling.guards), from a run's record and the recipe it was trained by."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from sweeps.design import FEW_STEPS
-
-FLAGS = {
-    "few-steps": f"under {FEW_STEPS} steps: mostly warm-up, its loss sits above the surface",
-    "repeated-data": "read training tokens more than once: the law of fresh tokens does not hold for it",
-    "diverged": "the loss stopped being finite",
-}
+from scaling import guards
+from scaling.recipe import Recipe
+from scaling.tuning import Certificate
 
 
-def flags(result: Mapping[str, Any]) -> tuple[str, ...]:
-    """The guards that a result record (`scaling/result`) trips."""
-    tripped = []
-    if result.get("status") == "diverged":
-        tripped.append("diverged")
-    if (result.get("steps") or 0) < FEW_STEPS:
-        tripped.append("few-steps")
-    if (result.get("unique_tokens") or 0) < (result.get("tokens") or 0):
-        tripped.append("repeated-data")
-    return tuple(tripped)
+def flags(
+    result: Mapping[str, Any],
+    recipe: Recipe | None = None,
+    planned_tokens: int | None = None,
+    certificate: Certificate | None = None,
+) -> tuple[str, ...]:
+    """The guards that a result record (`scaling/result`) trips; without a recipe, those it tells alone.
+
+    A run of the record's own schedule always ends it: `final_lr_share` is the recipe's.
+    """
+    known = {name: result.get(name) for name in ("status", "steps", "tokens", "params", "batch", "seq")}
+    known |= {"loss": result.get("loss"), "unique_tokens": result.get("unique_tokens")}
+    if recipe is not None:
+        known["final_lr_share"] = recipe.final_lr_share
+        known["warmup_steps"] = recipe.warmup(known["steps"] or 0)
+    return guards.flags(known | {"planned_tokens": planned_tokens}, certificate)

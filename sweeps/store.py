@@ -34,6 +34,7 @@ from scaling.files import (
 )
 from scaling.recipe import Recipe
 from scaling.results import read_result
+from scaling.tuning import Certificate, read_certificate
 from sweeps import index
 from sweeps.design import Cell, Design
 from sweeps.guards import flags
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 FORMAT = "scaling/sweep"
 VERSION = 1
 FINISHED = ("done", "diverged")
+ENTRY = 7  # a signature and the fields of CellState but its id, as the index remembers them
 
 COLUMNS = (
     "run", "cell", "budget", "params", "params_embedding", "params_head", "params_non_embedding",
@@ -87,6 +89,7 @@ class CellState:
     time_s: float | None = None
     attempts: int = 0
     error: str | None = None
+    flags: str = ""  # the guards that a finished run trips (sweeps.guards), as in the run table
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,17 @@ class Sweep:
     def cell_folder(self, cell: Cell | str) -> Path:
         return self.folder / "cells" / (cell if isinstance(cell, str) else cell.id)
 
+    def recipe_of(self, cell: Cell) -> Recipe:
+        """The recipe of a cell: the sweep's, but for the fields that the cell has otherwise."""
+        return dataclasses.replace(self.recipe, **cell.recipe) if cell.recipe else self.recipe
+
+    def guards(self, cell: Cell, result: Mapping[str, Any], tuned: Certificate | None = None) -> str:
+        """The guards that a finished run of the cell trips, `;` between them."""
+        return ";".join(flags(result, self.recipe_of(cell), cell.tokens, tuned))
+
     def config(self, cell: Cell) -> dict[str, Any]:
         """The trainer's config of a cell: every rule of the recipe resolved to a number."""
-        config = self.recipe.run_config(
+        config = self.recipe_of(cell).run_config(
             cell.shape, cell.tokens, cell.seed, str(self.data_folder), self.data.sha256, cell.id
         )
         if self.recipe.shares_trunks:
@@ -209,6 +220,11 @@ def cell_state(folder: str | Path, name: str) -> CellState:
     return CellState(name, "waiting", attempts=attempts)
 
 
+def _with_guards(state: CellState, sweep: Sweep, cell: Cell) -> CellState:
+    result = result_of(sweep.cell_folder(cell)) if state.state in FINISHED else None
+    return state if result is None else dataclasses.replace(state, flags=sweep.guards(cell, result))
+
+
 def cell_states(sweep: Sweep) -> list[CellState]:
     """Where every cell stands, in the order of the design; finished ones from the index while it is true."""
     entries = index.load(sweep.folder)
@@ -216,9 +232,9 @@ def cell_states(sweep: Sweep) -> list[CellState]:
     for cell in sweep.design.cells:
         signed = index.signature(f"{cells}/{cell.id}")
         entry = entries.get(cell.id)
-        if signed is None or not isinstance(entry, list) or entry[:1] != [signed]:
-            state = cell_state(f"{cells}/{cell.id}", cell.id)
-            entry = [signed, state.state, state.loss, state.time_s, state.attempts]
+        if signed is None or not isinstance(entry, list) or entry[:1] != [signed] or len(entry) != ENTRY:
+            state = _with_guards(cell_state(f"{cells}/{cell.id}", cell.id), sweep, cell)
+            entry = [signed, state.state, state.loss, state.time_s, state.attempts, state.error, state.flags]
         else:
             state = CellState(cell.id, *entry[1:])
         if signed is not None and state.state in FINISHED:
@@ -238,11 +254,11 @@ def to_frame(folder: str | Path | Sweep) -> pd.DataFrame:
     import pandas as pd
 
     sweep = folder if isinstance(folder, Sweep) else open_sweep(folder)
-    rows = []
+    rows, tuned = [], read_certificate(sweep.folder)
     for cell in sweep.design.cells:
         result = result_of(sweep.cell_folder(cell))
         if result is not None:
-            rows.append(row(result, cell.id, cell.budget))
+            rows.append(row(result, cell.id, cell.budget, sweep.guards(cell, result, tuned)))
     further = [
         name
         for names in (TRUNK_COLUMNS, OBJECTIVE_COLUMNS)
@@ -252,8 +268,8 @@ def to_frame(folder: str | Path | Sweep) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*COLUMNS, *further])
 
 
-def row(result: Mapping[str, Any], name: str, budget: float) -> dict[str, Any]:
-    """One row of the run table from a run's record."""
+def row(result: Mapping[str, Any], name: str, budget: float, tripped: str) -> dict[str, Any]:
+    """One row of the run table from a run's record and the guards that it trips."""
     shape, flops = result["shape"], result["flops"]
     values = {
         **{column: result.get(column) for column in COLUMNS},
@@ -263,7 +279,7 @@ def row(result: Mapping[str, Any], name: str, budget: float) -> dict[str, Any]:
         "cell": name,
         "budget": budget,
         "flops": flops["model_causal"],
-        "flags": ";".join(flags(result)),
+        "flags": tripped,
     }
     trained = result.get("objective")
     said = {name: trained["name" if name == "objective" else name] for name in OBJECTIVE_COLUMNS if trained}

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from scaling.errors import Refusal
+from scaling.guards import FEW_STEPS
 from scaling.laws import certificate as certify
-from scaling.laws.estimate import FEW_STEPS, Estimate, Rows, estimate
+from scaling.laws.estimate import Estimate, Rows, estimate
 
 
 def without_few_steps(rows: Rows, few: np.ndarray, used: Estimate, notes: list[str]) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from scaling.laws.surface import FAMILIES, Floats, PNormLaw
 from scaling.laws.varpro import E_SHARES, NORMS, starts
 
 HUBER = 1.345  # delta in units of the residual scale
-FEW_STEPS = 1000  # shorter runs have not left the warm-up regime: flagged and down-weighted
 SETTLING = 4  # further passes at most, while each more than halves the residual scale
 MANY = 1000  # rows above which the starts come from a part of the table
 LONGEST = 2000  # Newton steps of a best start that has not converged

@@ -21,9 +21,10 @@ from numpy.typing import ArrayLike
 from scaling.cards import fit_card
 from scaling.errors import ScalingError
 from scaling.files import read_json
+from scaling.guards import FEW_STEPS
 from scaling.laws import certificate as certify
 from scaling.laws.crosscheck import without_few_steps
-from scaling.laws.estimate import FEW_STEPS, FREE, HUBER, Estimate, Prior, Rows, estimate
+from scaling.laws.estimate import FREE, HUBER, Estimate, Prior, Rows, estimate
 from scaling.laws.intervals import (
     Missed,
     draws,

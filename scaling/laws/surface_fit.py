@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scaling.errors import Refusal, ScalingError
+from scaling.guards import FEW_STEPS
 from scaling.laws import evidence
 from scaling.laws.certificate import DISAGREE, WEAK, prior_name, refuse_unfit
 from scaling.laws.constrained_fit import (
@@ -23,7 +24,7 @@ from scaling.laws.constrained_fit import (
     refuse_stars,
     unique_tokens,
 )
-from scaling.laws.estimate import FEW_STEPS, Prior
+from scaling.laws.estimate import Prior
 from scaling.laws.fit import DRAWS, FORMAT, VERSION, WIDEST, load_prior, rows_of, z_of
 from scaling.laws.intervals import forward_summary
 from scaling.laws.robust import Columns, Fitted, Sample, fit_surface, objective
