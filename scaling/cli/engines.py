@@ -1,9 +1,18 @@
-"""Options of the verbs that run cells: on which engine, and what a run asks of it."""
+"""Options of the verbs that run cells: on which engine, and what a run asks of it.
+
+    @on_engines
+    def command(folder: ..., where: Where, as_json: ... = False): ...
+
+gives `command` all of them in place of its parameter `where`.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -102,14 +111,65 @@ def watch_with(track: list[str] | None, profile: Path | None) -> None:
         os.environ[trackers.PROFILE] = str(profile.resolve())
 
 
-def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The options for an engine among a verb's `arguments`: those of other engines are complained about."""
-    return {
-        key: value
-        for key, value in arguments.items()
-        if key.startswith(("slurm_", "ray_")) or key in ("detach", "results", "pack")
-        if value not in (None, False, [])
-    }
+@dataclass(frozen=True)
+class Where:
+    """Where runs go, as the command line says: the engine's name, runs at a time, options that were given."""
+
+    name: str = "local"
+    workers: int | None = None
+    options: Mapping[str, Any] | None = None
+
+    def engine(self, home: Path) -> Engine:
+        """The engine for the runs of `home`; options of another engine are complained about."""
+        return engine_of(self.name, home, self.workers, self.options or {})
+
+
+def asked(
+    workers: Workers = None,
+    engine: EngineName = "local",
+    pack: Pack = None,
+    results: Results = None,
+    detach: Detach = False,
+    slurm_partition: Partition = None,
+    slurm_account: Account = None,
+    slurm_qos: Qos = None,
+    slurm_time: Time = None,
+    slurm_cpus: Cpus = None,
+    slurm_gpus: Gpus = None,
+    slurm_mesh: MeshOfRun = None,
+    slurm_memory: Memory = None,
+    slurm_array: Array = None,
+    slurm_line: Lines = None,
+    slurm_setup: Setup = None,
+    slurm_poll: Poll = None,
+    slurm_grace: Grace = None,
+    ray_address: RayAddress = None,
+    ray_cpus: RayCpus = None,
+    ray_gpus: RayGpus = None,
+    ray_resource: RayResources = None,
+    ray_timeout: RayTimeout = None,
+) -> Where:
+    """What these options say. Its signature is what `on_engines` gives a verb."""
+    options = {k: v for k, v in locals().items() if k not in ("workers", "engine")}
+    return Where(engine, workers, {k: v for k, v in options.items() if v not in (None, False, [])})
+
+
+def on_engines(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` with the options for engines in its signature in place of its parameter `where`."""
+    own = inspect.signature(command, eval_str=True).parameters
+    ours = inspect.signature(asked, eval_str=True).parameters
+    merged: list[inspect.Parameter] = []
+    for name, parameter in own.items():
+        merged += ours.values() if name == "where" else [parameter]
+
+    @functools.wraps(command)
+    def verb(**arguments: Any) -> None:
+        where = asked(**{name: arguments.pop(name) for name in ours})
+        command(**arguments, where=where)
+
+    verb.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
+    verb.__annotations__ = {parameter.name: parameter.annotation for parameter in merged}
+    return verb
 
 
 def engine_of(name: str, home: Path, workers: int | None, options: Mapping[str, Any]) -> Engine:

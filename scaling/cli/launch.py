@@ -11,6 +11,7 @@ from scaling.cli import engines
 from scaling.cli.output import emit, table
 
 
+@engines.on_engines
 def command(
     plan: Annotated[Path, typer.Argument(help="The plan.json to train.")],
     out: Annotated[
@@ -24,28 +25,8 @@ def command(
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the planned and the confirmation runs.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of the planned size, to measure chance.")] = 2,
-    workers: engines.Workers = None,
-    engine: engines.EngineName = "local",
-    results: engines.Results = None,
-    detach: engines.Detach = False,
-    slurm_partition: engines.Partition = None,
-    slurm_account: engines.Account = None,
-    slurm_qos: engines.Qos = None,
-    slurm_time: engines.Time = None,
-    slurm_cpus: engines.Cpus = None,
-    slurm_gpus: engines.Gpus = None,
-    slurm_mesh: engines.MeshOfRun = None,
-    slurm_memory: engines.Memory = None,
-    slurm_array: engines.Array = None,
-    slurm_line: engines.Lines = None,
-    slurm_setup: engines.Setup = None,
-    slurm_poll: engines.Poll = None,
-    slurm_grace: engines.Grace = None,
-    ray_address: engines.RayAddress = None,
-    ray_cpus: engines.RayCpus = None,
-    ray_gpus: engines.RayGpus = None,
-    ray_resource: engines.RayResources = None,
-    ray_timeout: engines.RayTimeout = None,
+    *,
+    where: engines.Where,
     track: engines.Track = None,
     profile: engines.PeakProfile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -57,7 +38,7 @@ def command(
     """
     engines.watch_with(track, profile)
     home = (plan.parent if out is None else out) / "launch"
-    chosen = engines.engine_of(engine, home, workers, engines.given(locals()))
+    chosen = where.engine(home)
     from sweeps.engines.progress import for_stderr
     from sweeps.launch import launch
 

@@ -11,6 +11,7 @@ from scaling.cli import engines
 from scaling.cli.output import emit, say, table
 
 
+@engines.on_engines
 def command(
     folder: Annotated[Path, typer.Argument(help="Folder of the sweep; made if it is not there.")],
     data: Annotated[
@@ -62,29 +63,8 @@ def command(
         float,
         typer.Option(help="Log loss between seeds, for the simulations of --dry-run --target.", min=1e-6),
     ] = 0.005,
-    workers: engines.Workers = None,
-    engine: engines.EngineName = "local",
-    pack: engines.Pack = None,
-    results: engines.Results = None,
-    detach: engines.Detach = False,
-    slurm_partition: engines.Partition = None,
-    slurm_account: engines.Account = None,
-    slurm_qos: engines.Qos = None,
-    slurm_time: engines.Time = None,
-    slurm_cpus: engines.Cpus = None,
-    slurm_gpus: engines.Gpus = None,
-    slurm_mesh: engines.MeshOfRun = None,
-    slurm_memory: engines.Memory = None,
-    slurm_array: engines.Array = None,
-    slurm_line: engines.Lines = None,
-    slurm_setup: engines.Setup = None,
-    slurm_poll: engines.Poll = None,
-    slurm_grace: engines.Grace = None,
-    ray_address: engines.RayAddress = None,
-    ray_cpus: engines.RayCpus = None,
-    ray_gpus: engines.RayGpus = None,
-    ray_resource: engines.RayResources = None,
-    ray_timeout: engines.RayTimeout = None,
+    *,
+    where: engines.Where,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show cells, FLOPs and time; train nothing (the data is built).")
     ] = False,
@@ -108,7 +88,7 @@ def command(
     from sweeps.sweep import preview, run
     from sweeps.trunks import trunk_names
 
-    chosen = engines.engine_of(engine, folder, workers, engines.given(locals()))
+    chosen = where.engine(folder)
     asked: dict[str, Any] = {
         "data": data,
         "tokenizer": tokenizer,
@@ -129,7 +109,7 @@ def command(
     if design is not None:
         asked["trunks"] = with_trunks(design)
     sweep = requested(folder, {name: value for name, value in asked.items() if value is not None}, recipe)
-    plan = preview(sweep, workers, chosen)
+    plan = preview(sweep, engine=chosen)
     if dry_run:
         if goal is not None:
             plan["preflight"] = preflight(sweep.design, goal, noise, trunk_names(sweep))
