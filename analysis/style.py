@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm, to_hex
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from scaling.files import write_atomic
 
@@ -187,14 +187,18 @@ def short_flops(value: float) -> str:
 
 # Labelled multiples of a power of ten, by the number of decades that an axis shows.
 _STEPS: tuple[tuple[float, Sequence[float]], ...] = (
-    (0.12, tuple(np.arange(1.0, 10.0, 0.1))),
-    (0.35, tuple(np.arange(1.0, 10.0, 0.2))),
     (0.6, (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0)),
     (1.0, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)),
     (2.0, (1.0, 2.0, 5.0)),
     (3.2, (1.0, 3.0)),
 )
-_STEPS_WIDE = (*_STEPS[1:3], (1.0, (1.0, 2.0, 5.0)), (2.2, (1.0, 3.0)))
+_STEPS_WIDE = (
+    (0.35, tuple(np.arange(1.0, 10.0, 0.2))),
+    _STEPS[0],
+    (1.0, (1.0, 2.0, 5.0)),
+    (2.2, (1.0, 3.0)),
+)
+NARROW = 0.35  # decades: over less, steps of equal difference read better than round multiples
 
 
 def log_axis(ax: Axes, which: str, kind: str) -> None:
@@ -217,7 +221,10 @@ def log_axis(ax: Axes, which: str, kind: str) -> None:
         "flops": lambda v, _: short_flops(v),
         "loss": lambda v, _: f"{v:.1f}" if abs(v * 10 - round(v * 10)) < 1e-6 else f"{v:.2f}",
     }[kind]
-    axis.set_major_locator(LogLocator(base=10, subs=tuple(steps), numticks=40))
+    if decades < NARROW and not wide:
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    else:
+        axis.set_major_locator(LogLocator(base=10, subs=tuple(steps), numticks=40))
     axis.set_major_formatter(FuncFormatter(text))
     axis.set_minor_locator(LogLocator(base=10, subs=tuple(np.arange(2.0, 10.0)), numticks=40))
     axis.set_minor_formatter(NullFormatter())

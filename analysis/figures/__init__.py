@@ -9,6 +9,7 @@ the sweep gave them.
 from analysis.figures.allocation import optimum_against_compute, surface_contours
 from analysis.figures.backtest import backtest_drift
 from analysis.figures.choices import specification_curve
+from analysis.figures.clouds import bootstrap_clouds
 from analysis.figures.confirmation import confirmation
 from analysis.figures.gain import effective_compute
 from analysis.figures.isoflop import isoflop_curves
@@ -16,11 +17,15 @@ from analysis.figures.laws import laws_compared
 from analysis.figures.overview import outcomes_by_seed, overview
 from analysis.figures.plan import plan_page
 from analysis.figures.prediction import loss_frontier, predicted_against_actual
+from analysis.figures.ratio import tokens_per_parameter
+from analysis.figures.residuals import residuals
 from analysis.figures.training import training_curves
 from analysis.figures.transfer import rate_transfer
+from analysis.figures.tuning import tuning_sensitivity
 
 __all__ = [
     "backtest_drift",
+    "bootstrap_clouds",
     "confirmation",
     "effective_compute",
     "isoflop_curves",
@@ -32,7 +37,10 @@ __all__ = [
     "plan_page",
     "predicted_against_actual",
     "rate_transfer",
+    "residuals",
     "specification_curve",
     "surface_contours",
+    "tokens_per_parameter",
     "training_curves",
+    "tuning_sensitivity",
 ]
