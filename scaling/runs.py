@@ -20,45 +20,19 @@ import numpy as np
 import pandas as pd
 
 from scaling.cards import runs_card
+from scaling.columns import NUMERIC, REQUIRED, SPELLINGS, canonical, chosen_columns, parse_columns
 from scaling.errors import ScalingError
 from scaling.files import sha256_bytes
+from scaling.foreign import translate, with_tokens
 from scaling.laws.surface import Floats, floats
 from scaling.shape import COUNTS
 from scaling.tables import Raw, missing, number, read_table
 
-REQUIRED = ("params", "tokens", "loss")
-# Numeric columns and whether a value must be positive (True), at least zero (None) or just finite.
-NUMERIC: dict[str, bool | None] = {
-    "params": True, "tokens": True, "loss": True, "flops": True,
-    "params_embedding": None, "params_head": None, "params_non_embedding": True,
-    "budget": True, "unique_tokens": True, "steps": True, "seed": False,
-    "flops_6nd": True, "flops_model_causal": True, "flops_model_full": True, "flops_hardware": True,
-}  # fmt: skip
-TEXT = ("run", "trunk", "status")
-ALIASES = {
-    "params": "n parameters num_params n_params nparams param_count parameter_count num_parameters"
-    " n_parameters total_params total_parameters model_size model_params model_parameters params_total",
-    "tokens": "d training_tokens train_tokens num_tokens n_tokens ntokens token_count tokens_seen"
-    " total_tokens tokens_total trained_tokens training_tokens_seen dataset_size train_tokens_seen",
-    "loss": "l val_loss eval_loss validation_loss final_loss final_val_loss final_eval_loss"
-    " val_cross_entropy eval_cross_entropy test_loss loss_val validation_cross_entropy",
-    "flops": "c compute flop total_flops training_flops train_flops training_flop total_flop"
-    " training_compute flops_total",
-    "params_non_embedding": "non_embedding_params params_nonembedding n_non_embedding"
-    " num_non_embedding_params non_embedding_parameters params_non_emb",
-    "params_embedding": "embedding_params embedding_parameters n_embedding",
-    "params_head": "head_params lm_head_params",
-    "unique_tokens": "unique_training_tokens n_unique_tokens",
-    "budget": "flop_budget flops_budget isoflop compute_budget target_flops",
-    "run": "run_id run_name name experiment",
-    "status": "state",
-    "steps": "train_steps training_steps num_steps n_steps step",
-    "seed": "random_seed",
-}
-ALIAS_OF = {alias: name for name, text in ALIASES.items() for alias in text.split()}
+TOKENS = {alias for alias, name in SPELLINGS.items() if name == "tokens"}
 DIVERGED = {"diverged", "nan", "inf", "exploded"}
 UNFINISHED = {"failed", "crashed", "running", "pending", "killed", "preempted", "queued", "cancelled"}
 DONE = {"", "done", "finished", "complete", "completed", "ok", "success", "succeeded"}
+DECIMAL_COMMA = re.compile(r"^\s*[+-]?\d+,\d+(e[+-]?\d+)?\s*$", re.IGNORECASE)
 SHOWN = 8  # bad rows spelled out in a message
 
 
@@ -87,7 +61,7 @@ class Runs:
         columns = [frame.iloc[:, i].tolist() for i in range(len(names))]
         digest = sha256_bytes(frame.to_csv(index=False).encode())
         raw = Raw(names, columns, list(range(1, len(frame) + 1)), [], digest, "row")
-        return _checked(raw, source, skip_bad)
+        return checked(raw, source, skip_bad)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -198,48 +172,35 @@ class Runs:
         return Runs(table, self.source, digest, self.flops_convention, self.notes, self.bad, lines)
 
 
-def read_runs(path: str | Path, skip_bad: bool = False) -> Runs:
-    """Read a CSV, TSV, JSONL or Parquet run table, chosen by the file's ending.
+def read_runs(path: str | Path, skip_bad: bool = False, columns: str | None = None) -> Runs:
+    """Read a CSV, TSV, JSONL, JSON or Parquet run table, chosen by the file's ending.
 
-    Raises ScalingError naming file, line and column; with `skip_bad`, bad rows are left out and
-    listed in `.bad` instead.
+    The tables of other tools are recognised by their columns (scaling.foreign), and `columns` reads any
+    other: "N=model_params,D=steps*524288,L=eval/loss" (scaling.columns). Raises ScalingError naming file,
+    line and column; with `skip_bad`, bad rows are left out and listed in `.bad` instead.
     """
-    raw = read_table(path)
-    return _checked(raw, str(path), skip_bad)
+    raw, notes, where = interpreted(read_table(path), str(path), columns)
+    return checked(raw, where, skip_bad, str(path), notes)
 
 
-def canonical(
-    names: list[str], source: str, required: Sequence[str] = REQUIRED
-) -> tuple[dict[int, str], list[str]]:
-    """Column index -> canonical name, and notes on the aliases used."""
-    keys = [re.sub(r"[^0-9a-z]+", "_", name.lower()).strip("_") for name in names]
-    known = set(NUMERIC) | set(TEXT)
-    chosen: dict[int, str] = {}
-    for i, key in enumerate(keys):
-        if key in known:
-            if key in chosen.values():
-                raise ScalingError(f"{source}: column {key!r} appears twice; remove or rename one.")
-            chosen[i] = key
-    notes = []
-    for name in (*NUMERIC, *TEXT):
-        if name in chosen.values():
-            continue
-        found = [i for i, key in enumerate(keys) if i not in chosen and ALIAS_OF.get(key) == name]
-        if len(found) > 1:
-            listed = " and ".join(repr(names[i]) for i in found)
-            raise ScalingError(f"{source}: columns {listed} could both be {name!r}; rename one to {name!r}.")
-        if found:
-            chosen[found[0]] = name
-            notes.append(f"column {names[found[0]]!r} read as {name}")
-    for name in required:
-        if name not in chosen.values():
-            raise ScalingError(f"{source}: column {name!r} is missing; found {', '.join(names) or 'none'}.")
-    return chosen, notes
+def interpreted(raw: Raw, source: str, columns: str | None = None) -> tuple[Raw, list[str], str]:
+    """The table in our columns, notes on what was recognised, and what to call it in a message."""
+    if columns is not None:
+        raw, notes = chosen_columns(raw, parse_columns(columns), source)
+        return raw, notes, source
+    raw, notes, name = translate(raw, source)
+    raw, counted = with_tokens(raw, TOKENS)
+    return raw, [*notes, *counted], f"{source} (read as {name})" if name else source
 
 
-def _checked(raw: Raw, source: str, skip_bad: bool) -> Runs:
+def checked(
+    raw: Raw, where: str, skip_bad: bool, source: str | None = None, said: Sequence[str] = ()
+) -> Runs:
+    """The checked table of `source`, which messages call `where`; `said` are the notes made so far."""
+    source = where if source is None else source
     names, columns, lines, unit = raw.names, raw.columns, raw.lines, raw.unit
-    chosen, notes = canonical(names, source)
+    chosen, found = canonical(names, where)
+    notes = [*said, *found]
     place = {name: i for i, name in chosen.items()}
     size = len(lines)
     reason: list[str] = [""] * size
@@ -254,7 +215,7 @@ def _checked(raw: Raw, source: str, skip_bad: bool) -> Runs:
         if name not in place:
             continue
         cells = columns[place[name]]
-        value = np.array([number(v) for v in cells], dtype=np.float64).reshape(size)
+        value = np.array([number(v, grouped=name != "loss") for v in cells], np.float64).reshape(size)
         numbers[name] = value
         fine = np.isfinite(value)
         if positive is not False:
@@ -297,6 +258,8 @@ def _complaint(name: str, raw: Any, value: float) -> str:
         shown = shown[:37] + "..."
     if math.isfinite(value):
         return f"{name} must be positive, not {shown}"
+    if isinstance(raw, str) and DECIMAL_COMMA.match(raw):
+        return f"{name} is written with a comma: {shown}; write a decimal point"
     is_word = isinstance(raw, str) and raw.strip().lower().lstrip("+-") not in ("nan", "inf", "infinity")
     return (
         f"{name} is no number: {shown}" if is_word and math.isnan(value) else f"{name} is not finite: {shown}"

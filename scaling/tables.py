@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from scaling.files import read_bytes, sha256_bytes
 
 SUFFIX = re.compile(r"^\s*([+-]?[\d_.]+(?:[eE][+-]?\d+)?)\s*([kKmMbBgGtT])\s*$")
 SCALE = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+GROUPED = re.compile(r"^\s*[+-]?\d{1,3}(,\d{3})+(\.\d*)?\s*$")
+TENSORBOARD = ("Wall time", "Step", "Value")  # the columns of a scalar that TensorBoard exports
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,11 @@ def read_table(path: str | Path) -> Raw:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ScalingError(f"{path}: not a text file in UTF-8; expected CSV, JSONL or Parquet.") from None
-    parse = _parse_jsonl if suffix in (".jsonl", ".ndjson", ".json") else _parse_csv
-    return Raw(*parse(path, text), digest, "line")
+    if suffix not in (".jsonl", ".ndjson", ".json"):
+        return Raw(*_parse_csv(path, text), digest, "line")
+    if text.lstrip().startswith("["):
+        return Raw(*_parse_array(path, text), digest, "row")
+    return Raw(*_parse_jsonl(path, text), digest, "line")
 
 
 Parsed = tuple[list[str], list[list[Any]], list[int], list[tuple[int, str]]]
@@ -97,12 +103,46 @@ def _parse_jsonl(path: Path, text: str) -> Parsed:
         if not isinstance(record, dict):
             bad.append((number, "is not a JSON object"))
             continue
-        records.append(record)
+        records.append(flat(record))
         lines.append(number)
     if not records:
         raise ScalingError(f"{path}: no JSON object with params, tokens and loss on any line.")
+    return *_columns(records), lines, bad
+
+
+def _parse_array(path: Path, text: str) -> Parsed:
+    """One array in the file: of objects, or of [wall time, step, value] as TensorBoard exports scalars."""
+    try:
+        rows = json.loads(text)
+    except (json.JSONDecodeError, RecursionError, ValueError) as error:
+        raise ScalingError(f"{path}: not valid JSON ({error}).") from None
+    kept, bad = {}, []
+    for place, row in enumerate(rows, 1):
+        if isinstance(row, list) and len(row) == len(TENSORBOARD):
+            kept[place] = dict(zip(TENSORBOARD, row, strict=True))
+        elif isinstance(row, dict):
+            kept[place] = flat(row)
+        else:
+            bad.append((place, "is not a JSON object"))
+    if not kept:
+        raise ScalingError(f"{path}: no JSON object with params, tokens and loss in the array.")
+    return *_columns(list(kept.values())), list(kept), bad
+
+
+def flat(record: Mapping[str, Any], ahead: str = "") -> dict[str, Any]:
+    """A record without objects inside: {"config": {"lr": 1}} becomes {"config.lr": 1}."""
+    found: dict[str, Any] = {}
+    for name, value in record.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{ahead}{name}.")
+        else:
+            found[ahead + name] = value
+    return found
+
+
+def _columns(records: list[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
     names = list(dict.fromkeys(key for record in records for key in record))
-    return names, [[r.get(name) for r in records] for name in names], lines, bad
+    return names, [[r.get(name) for r in records] for name in names]
 
 
 def _parse_parquet(path: Path, content: bytes) -> Parsed:
@@ -119,10 +159,15 @@ def _parse_parquet(path: Path, content: bytes) -> Parsed:
     return names, columns, list(range(1, table.num_rows + 1)), []
 
 
-def number(value: Any) -> float:
-    """A float; NaN when missing or no number. Accepts 1e9, 1_000 and 70M."""
+def number(value: Any, grouped: bool = False) -> float:
+    """A float; NaN when missing or no number. Accepts 1e9, 1_000, 70M and, if `grouped`, 1,234,567.
+
+    Only a count may be `grouped`: in a loss, 3,141 is a decimal comma as likely as a thousand.
+    """
     if value is None or isinstance(value, (bool, np.bool_)):
         return math.nan
+    if grouped and isinstance(value, str) and GROUPED.match(value):
+        value = value.replace(",", "")
     try:
         return float(value)
     except OverflowError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scaling.cli import output
+from scaling.cli.run_table import COLUMNS, load
 
 if TYPE_CHECKING:
     from scaling.laws.approaches import Approaches
@@ -28,6 +29,7 @@ def command(
     no_prior: Annotated[bool, typer.Option("--no-prior", help="Fit that law to the data alone.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Write the result here (JSON).")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.")] = 0,
+    columns: Annotated[str | None, typer.Option("--columns", help=COLUMNS)] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad rows out; they are listed.")
     ] = False,
@@ -46,7 +48,6 @@ def command(
     from scaling.laws.estimate import FREE
     from scaling.laws.fit import fit
     from scaling.quantities import parse_flops
-    from scaling.runs import read_runs
 
     if family in BASES or family.endswith(".py"):
         raise Refusal(
@@ -55,9 +56,7 @@ def command(
         )
     chosen = check(family, count, no_prior, seed=seed)
     aim = None if target is None else parse_flops(target, "--target")
-    table = read_runs(runs, skip_bad=skip_bad)
-    for line, reason in table.bad:
-        output.say(f"left out: {runs}, line {line}: {reason}")
+    table = load(runs, skip_bad, columns)
     law = fit(table, family, count, chosen, seed=seed)
     result = approaches(table, law, aim, seed=seed)
     if out is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scaling.cli import output
+from scaling.cli.run_table import COLUMNS, load
 
 if TYPE_CHECKING:
     from scaling.laws.backtest import Backtest
@@ -52,6 +53,7 @@ def command(
     figure: Annotated[
         Path | None, typer.Option("--figure", help="Draw drift and errors here (.svg, .png or .pdf).")
     ] = None,
+    columns: Annotated[str | None, typer.Option("--columns", help=COLUMNS)] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad rows out; they are listed.")
     ] = False,
@@ -66,15 +68,12 @@ def command(
     from scaling.files import write_json
     from scaling.laws.backtest import backtest
     from scaling.quantities import parse_flops
-    from scaling.runs import read_runs
 
     chosen = check(family, count, no_prior, prior, delta, repetition, seed)
     output.check_figure(figure)
     aim = None if target is None else parse_flops(target, "--target")
     at = None if cuts is None else sorted({parse_flops(c.strip(), "--cuts") for c in cuts.split(",")})
-    table = read_runs(runs, skip_bad=skip_bad)
-    for line, reason in table.bad:
-        output.say(f"left out: {runs}, line {line}: {reason}")
+    table = load(runs, skip_bad, columns)
     result = backtest(table, family, count, chosen, delta, aim, at, seed, repetition)
     if out is not None:
         write_json(out, result.to_dict())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scaling.cli import output
+from scaling.cli.run_table import COLUMNS, load
 
 if TYPE_CHECKING:
     from scaling.laws.specification import Specification
@@ -25,6 +26,7 @@ def command(
     figure: Annotated[
         Path | None, typer.Option("--figure", help="Draw the specification curve here (.svg, .png or .pdf).")
     ] = None,
+    columns: Annotated[str | None, typer.Option("--columns", help=COLUMNS)] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad rows out; they are listed.")
     ] = False,
@@ -39,13 +41,10 @@ def command(
     from scaling.files import write_json
     from scaling.laws.specification import specification
     from scaling.quantities import parse_flops
-    from scaling.runs import read_runs
 
     output.check_figure(figure)
     aim = None if target is None else parse_flops(target, "--target")
-    table = read_runs(runs, skip_bad=skip_bad)
-    for line, reason in table.bad:
-        output.say(f"left out: {runs}, line {line}: {reason}")
+    table = load(runs, skip_bad, columns)
     result = specification(table, aim)
     if out is not None:
         write_json(out, result.to_dict())

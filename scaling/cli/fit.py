@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scaling.cli import output
+from scaling.cli.run_table import COLUMNS, load
 
 if TYPE_CHECKING:
     from scaling.laws.fit import Fit
+    from scaling.runs import Runs
 
 
 def command(
@@ -42,6 +44,17 @@ def command(
     ] = "published",
     bootstrap: Annotated[int, typer.Option("--bootstrap", help="Bootstrap draws kept in the fit.")] = 200,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.")] = 0,
+    columns: Annotated[str | None, typer.Option("--columns", help=COLUMNS)] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target", help="FLOPs (6 N D) at which both fits are compared; default 100x the largest run."
+        ),
+    ] = None,
+    without: Annotated[
+        str | None,
+        typer.Option("--without", help="Guards whose rows the second fit leaves out: few-steps,lr-edge."),
+    ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad rows out; they are listed.")
     ] = False,
@@ -53,35 +66,47 @@ def command(
 
     The default is the p-norm law with weak shrinkage for forecasts; the exponents of the data alone
     stand beside it. Chinchilla's published procedure: --family chinchilla --no-prior --delta 1e-3.
+    Rows that a guard flags (too few steps, not decayed, data repeated, ...) are in the fit; a second fit
+    without them stands beside it.
     """
+    from scaling.cli.guards_page import show_guards
     from scaling.cli.law_options import check
     from scaling.errors import UsageError
     from scaling.files import write_json
     from scaling.laws.estimate import FREE
     from scaling.laws.fit import fit
-    from scaling.runs import read_runs
+    from scaling.laws.guarded import named, with_and_without
+    from scaling.quantities import parse_flops
 
     chosen = check(family, count, no_prior, prior, delta, repetition, seed)
     if bootstrap < 20:
         raise UsageError(f"--bootstrap must be at least 20, not {bootstrap}.")
-    table = read_runs(runs, skip_bad=skip_bad)
-    for line, reason in table.bad:
-        output.say(f"left out: {runs}, line {line}: {reason}")
+    excluded, goal = named(without, family), None if target is None else parse_flops(target, "--target")
+    table = load(runs, skip_bad, columns)
     if family not in FREE:
         from scaling.cli.surface_page import show_fit
-        from scaling.laws.surface_fit import fit_other
+        from scaling.laws.surface_fit import SurfaceFit, fit_other
 
-        other = fit_other(table, family, count, chosen, delta, bootstrap, seed, repetition)
-        whole = other.to_dict()
+        def other_fit(rows: Runs) -> SurfaceFit:
+            return fit_other(rows, family, count, chosen, delta, bootstrap, seed, repetition)
+
+        other = other_fit(table)
+        compared = with_and_without(table, other, other_fit, excluded, goal)
+        whole = other.to_dict() | {"guards": compared}
         if out is not None:
             write_json(out, whole)
-        output.emit(_without_draws(whole), as_json, lambda: show_fit(other, out))
+        output.emit(_without_draws(whole), as_json, lambda: (show_fit(other, out), show_guards(compared)))
         return
-    result = fit(table, family, count, chosen, delta, bootstrap, seed)
-    whole = result.to_dict()
+
+    def law_fit(rows: Runs) -> Fit:
+        return fit(rows, family, count, chosen, delta, bootstrap, seed)
+
+    result = law_fit(table)
+    compared = with_and_without(table, result, law_fit, excluded, goal)
+    whole = result.to_dict() | {"guards": compared}
     if out is not None:
         write_json(out, whole)
-    output.emit(_without_draws(whole), as_json, lambda: _show(result, out))
+    output.emit(_without_draws(whole), as_json, lambda: (_show(result, out), show_guards(compared)))
 
 
 def _without_draws(whole: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scaling.cli import output
+from scaling.cli.run_table import COLUMNS, load
 
 if TYPE_CHECKING:
     from scaling.laws.gain import Gain
@@ -25,6 +26,7 @@ def command(
     figure: Annotated[
         Path | None, typer.Option("--figure", help="Draw both frontiers here (.svg, .png or .pdf).")
     ] = None,
+    columns: Annotated[str | None, typer.Option("--columns", help=COLUMNS)] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad rows out; they are listed.")
     ] = False,
@@ -38,7 +40,6 @@ def command(
     from scaling.errors import UsageError
     from scaling.files import write_json
     from scaling.laws.gain import gain
-    from scaling.runs import read_runs
     from scaling.shape import COUNTS
 
     if count not in COUNTS:
@@ -48,11 +49,7 @@ def command(
     if seed < 0:
         raise UsageError(f"--seed must be zero or more, not {seed}.")
     output.check_figure(figure)
-    tables = []
-    for path in (a, b):
-        tables.append(read_runs(path, skip_bad=skip_bad))
-        for line, reason in tables[-1].bad:
-            output.say(f"left out: {path}, line {line}: {reason}")
+    tables = [load(path, skip_bad, columns) for path in (a, b)]
     result = gain(tables[0], tables[1], count, bootstrap, seed)
     if out is not None:
         write_json(out, result.to_dict())

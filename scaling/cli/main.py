@@ -38,6 +38,7 @@ VERBS: dict[str, Verb] = {
     "status": Verb("Measure", "status", "Show how far a sweep has come, and what failed."),
     "next": Verb("Measure", "next", "Propose the runs that most reduce the plan's expected waste."),
     "run-cell": Verb("Measure", "run_cell", "Train the one run a folder describes (engines call this)."),
+    "table": Verb("Fit", "table", "Read any tool's run tables, check them, write them as one."),
     "fit": Verb("Fit", "fit", "Fit a loss law to a table of runs, with intervals."),
     "predict": Verb("Fit", "predict", "Predict the loss, or the best size, of runs from a fit."),
     "backtest": Verb("Fit", "backtest", "Refit below each compute cut and score the dearer runs."),

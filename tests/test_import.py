@@ -1,0 +1,222 @@
+"""Run tables of other tools: each is recognised, its conventions are said, and hostile cells are named."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scaling.cli.main import main
+from scaling.errors import ScalingError, UsageError
+from scaling.gather import gather, write_table
+from scaling.runs import read_runs
+
+HERE = Path(__file__).parent / "data" / "foreign"
+PLAIN = "params,tokens,loss\n"
+
+
+def write(folder: Path, text: str, name: str = "runs.csv") -> Path:
+    path = folder / name
+    path.write_bytes(text.encode("utf-8"))
+    return path
+
+
+def said(runs, text: str) -> bool:
+    return any(text in note for note in runs.notes)
+
+
+def test_nanochat_counts_its_groups_and_keeps_its_budget():
+    runs = read_runs(HERE / "nanochat_results.csv")
+    frame = pd.read_csv(HERE / "nanochat_results.csv")
+    assert len(runs) == 15
+    assert np.array_equal(runs.params(), frame.params_total)
+    # What nanochat fits against: the matrices of the blocks and the head (and a few scalars).
+    multiply = frame.params_transformer + frame.params_lm_head + frame.params_scalars
+    assert np.array_equal(runs.params("total-less-input-embedding"), multiply)
+    blocks = frame.params_transformer + frame.params_scalars
+    assert np.array_equal(runs.params("non-embedding"), blocks)
+    assert np.array_equal(runs.flops, frame.flops_budget) and np.array_equal(runs.loss, frame.val_bpb)
+    assert runs.table["run"][1] == "1e18_d10"
+    assert said(runs, "read as nanochat's results.csv") and said(runs, "bits per byte")
+
+
+def test_early_nanochat(tmp_path):
+    text = (
+        "flops_budget,depth,model_dim,num_params,num_scaling_params,num_iterations,tokens_trained,"
+        "param_data_ratio,val_bpb,core_score,train_time_sec\n"
+        "1e18,8,512,41943040,41943040,7579,3973578752,94.7,1.01,0.05,600\n"
+    )
+    runs = read_runs(write(tmp_path, text))
+    assert runs.params().tolist() == [41943040] and runs.counts() == ("total",)
+    assert said(runs, "an early nanochat")
+
+
+def test_levanter_metrics_have_their_flops_and_budget():
+    runs = read_runs(HERE / "tracker_metrics.jsonl")
+    first = json.loads((HERE / "tracker_metrics.jsonl").read_text().splitlines()[0])
+    summary = first["summary"]
+    assert runs.params()[0] == summary["parameter_count"]
+    assert runs.tokens[0] == summary["throughput/total_tokens"]
+    assert runs.flops[0] == pytest.approx(summary["throughput/total_gflops"] * 1e9)
+    assert runs.loss[0] == summary["eval/paloma/c4_en/bpb"] and said(runs, "bits per byte")
+    assert runs.table["budget"].tolist() == [1e18] * 3 + [1e19] * 3
+    assert runs.table["config.model.hidden_dim"][0] == 512
+
+
+def test_levanter_prefers_nats(tmp_path):
+    row = {"parameter_count": 7, "throughput/total_tokens": 9, "eval/loss": 3.0, "eval/bpb": 1.0}
+    runs = read_runs(write(tmp_path, json.dumps({"summary": row}) + "\n", "runs.jsonl"))
+    assert runs.loss.tolist() == [3.0] and said(runs, "nats per token")
+
+
+def test_olmo_ladder_takes_its_size_from_the_name_and_the_last_row(tmp_path):
+    runs = gather([HERE / "peteish-190M-1xC.csv", HERE / "peteish-370M-1xC.csv"])
+    assert runs.params().tolist() == [190_354_176, 371_262_464]
+    assert runs.tokens.tolist() == [20 * 190_354_176, 20 * 371_262_464]
+    assert runs.loss[0] == pytest.approx(3.147)
+    assert said(runs, "3 earlier ones") and said(runs, "all but the input embedding")
+    other = write(tmp_path, (HERE / "peteish-190M-1xC.csv").read_text(), "mine.csv")
+    with pytest.raises(ScalingError, match=r"told by the file's name alone.*--columns"):
+        read_runs(other)
+
+
+def test_wandb_runs_are_told_apart_and_unfinished_ones_refused():
+    with pytest.raises(ScalingError, match=r"line 4 .*'crashed'.*line 6 .*'running'.*--skip-bad"):
+        read_runs(HERE / "wandb_runs.csv")
+    runs = read_runs(HERE / "wandb_runs.csv", skip_bad=True)
+    assert runs.table["run"].tolist() == ["bright-sun-1", "bright-sun-2", "bright-sun-2 #2", "bright-sun-6"]
+    assert runs.tokens.tolist() == [s * 64 * 1024 for s in (2000, 2000, 4000, 8000)]
+    assert said(runs, "max_steps x batch_size x block_size") and said(runs, "L = val/loss")
+    assert max(runs.loss) > 4  # the training loss of 3.1 was not taken
+
+
+def test_a_wandb_chart_gives_the_last_value_of_each_run_and_sizes_are_joined():
+    chart = HERE / "wandb_chart.csv"
+    with pytest.raises(ScalingError, match=r"read as a W&B chart\): column 'params' is missing"):
+        read_runs(chart)
+    runs = gather([chart], join=HERE / "sizes.csv")
+    assert runs.table["run"].tolist() == ["small - v2", "large"]
+    assert runs.table["steps"].tolist() == [40, 60] and runs.tokens.tolist() == [40e6, 60e6]
+    assert said(runs, "8 earlier values") and said(runs, "D = steps x tokens_per_step")
+
+
+@pytest.mark.parametrize("name", ["tb_small.csv", "tb_small.json"])
+def test_tensorboard_scalars(name, tmp_path):
+    sizes = write(tmp_path, "run,N,tokens_per_step\ntb_small,1e7,500000\n", "sizes.csv")
+    runs = gather([HERE / name], join=sizes)
+    assert runs.tokens.tolist() == [300 * 500_000] and runs.params().tolist() == [1e7]
+    assert said(runs, "2 earlier values")
+
+
+def test_columns_by_name_override_everything(tmp_path):
+    path = write(tmp_path, 'loss,"best, so far",iters,w\n9,2.5,10,3\n9,2.25,20,3\n')
+    runs = read_runs(path, columns='N=w*1e6,D=iters*1024,"L=best, so far*ln2"')
+    assert runs.params().tolist() == [3e6, 3e6] and runs.tokens.tolist() == [10240, 20480]
+    assert runs.loss[0] == pytest.approx(2.5 * math.log(2))
+    assert runs.table["loss (as found)"].tolist() == ["9", "9"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ("N", "not of the form NAME=COLUMN"),
+        ("Q=params", "'Q' is no column of a run table"),
+        ("N=params,params=tokens", "'params' is given twice"),
+        ("N=width*3", r"has no column 'width'; found 'params', 'tokens'"),
+        ("", "nothing is named"),
+    ],
+)
+def test_a_wrong_mapping_is_one_sentence(tmp_path, columns, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        read_runs(write(tmp_path, PLAIN + "1,2,3\n"), columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (PLAIN + "=1+1,2,3\n", "params is no number: '=1\\+1'"),
+        (PLAIN + "1,2,NaN\n", "loss is not finite: 'NaN'"),
+        (PLAIN + "1,1e400,3\n", "tokens is not finite: '1e400'"),
+        ("params;tokens;loss\n10;20;3,14\n", "loss is written with a comma: '3,14'; write a decimal point"),
+        ('params,tokens,loss\n10,20,"3,141"\n', "loss is written with a comma"),
+        ("params,tokens,loss,loss\n1,2,3,4\n", "column 'loss' appears twice"),
+        ("N,params,D,L\n1,2,3,4\n", None),
+        ("a,b\n1,2\n", "column 'params' is missing; found a, b; name them with --columns"),
+        ("val_loss,eval_loss,N,D\n1,2,3,4\n", "could both be 'loss'.*--columns L="),
+    ],
+)
+def test_hostile_cells_are_named(tmp_path, text, sentence):
+    path = write(tmp_path, text)
+    if sentence is None:  # a canonical name wins over an alias beside it
+        assert read_runs(path).params().tolist() == [2]
+        return
+    with pytest.raises(ScalingError, match=sentence) as caught:
+        read_runs(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_bom_semicolons_and_thousands_are_read(tmp_path):
+    text = "\ufeffparams;tokens;loss\n1,234,567;524,288;3.5\n"
+    runs = read_runs(write(tmp_path, text))
+    assert runs.params().tolist() == [1_234_567] and runs.tokens.tolist() == [524_288]
+
+
+def test_a_very_wide_table_is_still_one_short_sentence(tmp_path):
+    names = ",".join(f"column_{i}" for i in range(500))
+    with pytest.raises(ScalingError, match="and 480 more") as caught:
+        read_runs(write(tmp_path, names + "\n" + ",".join("1" * 500) + "\n"))
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.jsonl", "out.parquet"])
+def test_every_table_survives_its_export(tmp_path, name, requires):
+    if name.endswith("parquet"):
+        requires("parquet")
+    for source in ("nanochat_results.csv", "tracker_metrics.jsonl", "wandb_runs.csv"):
+        before = read_runs(HERE / source, skip_bad=True)
+        after = read_runs(write_table(before.table, tmp_path / name), skip_bad=True)
+        for column in ("params", "tokens", "flops", "loss"):
+            assert np.array_equal(after.column(column), before.column(column)), (source, column)
+        assert list(after.table["run"]) == list(before.table["run"])
+
+
+def test_export_refuses_in_one_sentence_and_leaves_no_file(tmp_path, monkeypatch, capsys):
+    table = str(HERE / "nanochat_results.csv")
+    assert main(["table", table, "--out", str(tmp_path / "x.xlsx")]) == 2
+    assert "ends in .csv, .jsonl or .parquet" in capsys.readouterr().err
+    plain = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.startswith("pyarrow"):
+            raise ImportError(name)
+        return plain(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", lambda *a, **k: without("pyarrow"))
+    assert main(["table", table, "--out", str(tmp_path / "x.parquet")]) == 1
+    assert "needs pyarrow" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_foreign_table_is_fitted_from_the_command_line(capsys):
+    assert main(["fit", str(HERE / "nanochat_results.csv"), "--bootstrap", "20", "--json"]) == 0
+    seen = capsys.readouterr()
+    fitted = json.loads(seen.out)
+    assert fitted["data"]["rows"] == 15
+    assert any("nanochat" in note for note in fitted["notes"]) and "bits per byte" in seen.err
+
+
+def test_the_table_verb_says_what_it_took_for_what(capsys, tmp_path):
+    out = tmp_path / "runs.csv"
+    arguments = ["table", str(HERE / "wandb_runs.csv"), "--skip-bad", "--out", str(out), "--json"]
+    assert main(arguments) == 0
+    seen = capsys.readouterr()
+    found = json.loads(seen.out)
+    assert found["rows"] == 4 and [row["line"] for row in found["left_out"]] == [4, 6]
+    assert "left out" in seen.err and "read as a W&B runs table" in seen.err
+    assert len(read_runs(out)) == 4
