@@ -23,6 +23,7 @@ WARMUP = 0.1
 FINAL_RATE = 0.1
 WASTE = 0.1  # of a recipe's rate, by its certificate: what costs a tenth of the compute is not tuned
 SAME_TOKENS = 0.01  # rows within this share of each other trained for the same length
+SHOWN = 6  # runs named behind a guard, where many trip it
 SIBLINGS = 3  # rates from which on a best one can lie between two others
 
 

@@ -199,6 +199,7 @@ def do_sweep(loop: Loop) -> str:
 
 def do_fit(loop: Loop) -> str:
     from scaling.laws.fit import fit
+    from scaling.laws.guarded import excluding, with_and_without
     from scaling.laws.isoflop import isoflop
     from scaling.runs import read_runs
 
@@ -206,7 +207,8 @@ def do_fit(loop: Loop) -> str:
     for line, reason in runs.bad:
         loop.say(f"    runs.csv, line {line} is left out: {reason}")
     law, bands = fit(runs), isoflop(runs)
-    write_json(loop.folder / "fit.json", law.to_dict())
+    guards = with_and_without(runs, law, fit, excluding("pnorm"))
+    write_json(loop.folder / "fit.json", law.to_dict() | {"guards": guards})
     write_json(loop.folder / "isoflop.json", bands.to_dict())
     alone = law.exponents["prior_free"]
     inside = sum(band.interior for band in bands.bands)

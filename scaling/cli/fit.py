@@ -69,7 +69,6 @@ def command(
     Rows that a guard flags (too few steps, not decayed, data repeated, ...) are in the fit; a second fit
     without them stands beside it.
     """
-    from scaling.cli.guards_page import show_guards
     from scaling.cli.law_options import check
     from scaling.errors import UsageError
     from scaling.files import write_json
@@ -84,6 +83,7 @@ def command(
     excluded, goal = named(without, family), None if target is None else parse_flops(target, "--target")
     table = load(runs, skip_bad, columns)
     if family not in FREE:
+        from scaling.cli.guards_page import show_guards
         from scaling.cli.surface_page import show_fit
         from scaling.laws.surface_fit import SurfaceFit, fit_other
 
@@ -95,7 +95,12 @@ def command(
         whole = other.to_dict() | {"guards": compared}
         if out is not None:
             write_json(out, whole)
-        output.emit(_without_draws(whole), as_json, lambda: (show_fit(other, out), show_guards(compared)))
+
+        def show_other() -> None:
+            show_fit(other, out)
+            show_guards(compared)
+
+        output.emit(_without_draws(whole), as_json, show_other)
         return
 
     def law_fit(rows: Runs) -> Fit:
@@ -106,7 +111,7 @@ def command(
     whole = result.to_dict() | {"guards": compared}
     if out is not None:
         write_json(out, whole)
-    output.emit(_without_draws(whole), as_json, lambda: (_show(result, out), show_guards(compared)))
+    output.emit(_without_draws(whole), as_json, lambda: _show(result, out, compared))
 
 
 def _without_draws(whole: dict[str, Any]) -> dict[str, Any]:
@@ -114,7 +119,8 @@ def _without_draws(whole: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in whole.items() if name != "draws"}
 
 
-def _show(fit: Fit, out: Path | None) -> None:
+def _show(fit: Fit, out: Path | None, guards: dict[str, Any]) -> None:
+    from scaling.cli.guards_page import show_guards
     from scaling.quantities import format_count, format_flops, format_percent
 
     law, ends = fit.law, fit.intervals
@@ -167,5 +173,6 @@ def _show(fit: Fit, out: Path | None) -> None:
         print(f"the prior holds {format_percent(fit.prior['share'])} of the information")
     for note in fit.notes:
         print(f"note: {note}.")
+    show_guards(guards)
     if out is not None:
         print(f"written: {out}")

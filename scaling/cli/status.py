@@ -39,6 +39,20 @@ def said_of(run: dict[str, Any]) -> str:
     return f", {line['verdict']['text']}" if line.get("verdict") else ""
 
 
+def show_flags(cells: list[dict[str, Any]]) -> None:
+    """How many finished runs each guard has flagged, and which."""
+    from scaling.guards import GUARDS, SHOWN, ordered
+
+    flagged: dict[str, list[str]] = {}
+    for cell in cells:
+        for name in filter(None, cell["flags"].split(";")):
+            flagged.setdefault(name, []).append(cell["id"])
+    for name in ordered(flagged):
+        runs = flagged[name]
+        more = f" and {len(runs) - SHOWN} more" if len(runs) > SHOWN else ""
+        print(f"{name}: {len(runs)} runs ({GUARDS[name].says}): {', '.join(runs[:SHOWN])}{more}")
+
+
 def show(found: dict[str, Any]) -> None:
     from scaling.quantities import format_duration, format_flops
 
@@ -63,6 +77,7 @@ def show(found: dict[str, Any]) -> None:
             print(f"{cell['id']}: {cell['line']['text']}")
         if cell["state"] == "failed":
             print(f"failed: {cell['id']} ({cell['error']}); log: {cell['log']}")
+    show_flags(found["cells"])
     for run in found["launch"]:
         loss = "" if run["loss"] is None else f", loss {run['loss']:.4f}"
         print(f"launch {run['id']}: {run['state']}{loss}{said_of(run)}")
