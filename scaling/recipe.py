@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from scaling.control import SYMBOLS, control_of
 from scaling.files import added, as_fields, from_mapping, sha256_json
 from scaling.mixture import mixture_of
 from scaling.objective import CAUSAL, parse_objective
@@ -37,6 +38,7 @@ class Recipe:
         multiples of it by `parametrisation`: `mup`, `completep` or `standard` (scaling.parametrisation).
     objective: what is predicted, by name or as a mixture (scaling.objective): `causal`, `ul2`, ...
     mixture: shares of the data's sources, {"by": LABEL, "weights": {NAME: SHARE}} (scaling.mixture).
+    control: tags on documents, {"share": SHARE, "seed": 0} (scaling.control).
     part_rates: factors of the rate by part or group (`Param.part`, `Param.group`) at every size, such as
         {"head": 2}: per-part rates tuned at the base size transfer like the peak (arXiv:2512.22382).
     scale_epsilon: Adam's epsilon follows the size too, where the parametrisation says how (`completep`).
@@ -87,6 +89,7 @@ class Recipe:
     scale_epsilon: bool = added(False)
     objective: str = added("causal")
     mixture: Mapping[str, Any] | None = added(None)
+    control: Mapping[str, Any] | None = added(None)
     warmup_steps: int | None = added(None)
     horizon_tokens_per_param: float | None = added(None)
     decay_timescale: float | None = added(None)
@@ -162,6 +165,7 @@ class Recipe:
             raise ValueError(f"recipe field 'objective' must be text, such as 'ul2', not {self.objective!r}.")
         parse_objective(self.objective).symbols(self.seq)
         mixture_of(self.mixture)
+        control_of(self.control)
         if not isinstance(self.scale_epsilon, bool):
             raise ValueError(
                 f"recipe field 'scale_epsilon' must be true or false, not {self.scale_epsilon!r}."
@@ -174,8 +178,9 @@ class Recipe:
 
     @property
     def symbols(self) -> int:
-        """How many symbols the objective needs beyond the tokenizer's vocabulary."""
-        return len(parse_objective(self.objective).symbols(self.seq))
+        """How many symbols the objective and control tokens need beyond the tokenizer's vocabulary."""
+        tags = 0 if self.control is None else len(SYMBOLS)
+        return len(parse_objective(self.objective).symbols(self.seq)) + tags
 
     @property
     def step_tokens(self) -> int:
@@ -269,6 +274,7 @@ class Recipe:
             "plan_seal": plan_seal,
             **({} if self.objective == CAUSAL else {"objective": self.objective}),
             **({} if self.mixture is None else {"mixture": self.mixture}),
+            **({} if self.control is None else {"control": self.control}),
             **{name: values for name, values in further.items() if values},
         }
 

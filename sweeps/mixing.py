@@ -49,6 +49,14 @@ def with_mixture(recipe: Recipe, text: str, data: Path, source: str, design: Des
     return replace(recipe, mixture={"by": mixture.by, "weights": dict(mixture.weights)})
 
 
+def check_scores(data: Path) -> None:
+    """Raise ScalingError where documents have no scores, of which control tokens would tell."""
+    from trainer.control import levels_of
+    from trainer.tokens import TokenFolder
+
+    levels_of(TokenFolder.open(data))
+
+
 def sizes_of(data: Path, by: str) -> dict[str, int]:
     """Training tokens of each language, domain or source of a token folder."""
     from trainer.tokens import TokenFolder

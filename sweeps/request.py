@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from scaling.control import parse_control
 from scaling.errors import UsageError
 from scaling.files import read_json
 from scaling.quantities import parse_count, parse_flops
@@ -39,9 +40,14 @@ def requested(folder: str | Path, options: Mapping[str, Any], recipe: Path | Non
         options = {k: v for k, v in options.items() if k != "objective"} | {
             "recipe": with_objective(base, options["objective"])
         }
+    if "control" in options:
+        base = options.get("recipe", settings.recipe)
+        options = {k: v for k, v in options.items() if k != "control"} | {
+            "recipe": with_control(base, options["control"])
+        }
     if "family" in options:
         options = {**options, "family": {**settings.family, **named_family(options["family"])}}
-    if "budgets" in options and "seeds" not in options:
+    if ("budgets" in options or "grid" in options) and "seeds" not in options:
         options = {**options, "seeds": (1,)}
     if "budgets" in options and ("flops" in options or "runs" in options):
         options = {**options, "top": max(options["budgets"])}
@@ -56,6 +62,13 @@ def with_objective(recipe: Recipe, objective: str) -> Recipe:
         return replace(recipe, objective=objective)
     except ValueError as error:
         raise UsageError(f"--objective: {error}") from None
+
+
+def with_control(recipe: Recipe, text: str) -> Recipe:
+    try:
+        return replace(recipe, control=parse_control(text).to_dict())
+    except ValueError as error:
+        raise UsageError(f"--control {error}") from None
 
 
 def settings_of(sweep: Sweep) -> Settings:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.errors import ScalingError, UsageError
-from scaling.files import from_mapping
+from scaling.files import added, from_mapping
 from scaling.recipe import Recipe
 from scaling.shape import ShapeFamily
 from sweeps import store
@@ -19,7 +19,8 @@ from sweeps.design import FEW_STEPS, Cell, Design, OptimumRule, extend, isoflop_
 from sweeps.engines.base import Engine, Task, failures
 from sweeps.engines.local import LocalEngine
 from sweeps.engines.progress import Quiet
-from sweeps.mixing import readings, warnings, with_mixture
+from sweeps.grid import grid_design
+from sweeps.mixing import check_scores, readings, warnings, with_mixture
 from sweeps.optimal import informed_design
 from sweeps.same_run import refuse_others
 from sweeps.store import Sweep
@@ -38,7 +39,7 @@ class Settings:
     FLOPs (sweeps.optimal): at most `runs` of them, none dearer than `top`, `flops` in all. Otherwise every
     budget gets `sizes` sizes (sweeps.design.isoflop_design). With `trunks` the recipe becomes one under which
     cells of one shape and seed share their trunk (sweeps.trunks). `mixture` says how much of each source is
-    read (sweeps.mixing).
+    read (sweeps.mixing). `grid` names a file that lists the cells instead (sweeps.grid).
     """
 
     data: str = "builtin:stdlib"
@@ -58,6 +59,7 @@ class Settings:
     top: float | None = None
     trunks: bool = False
     mixture: str | None = None
+    grid: str | None = added(None)
 
 
 def prepare(folder: str | Path, settings: Settings) -> Sweep:
@@ -76,6 +78,8 @@ def prepare(folder: str | Path, settings: Settings) -> Sweep:
     design, recipe = _design(settings, family, data.train_tokens), settings.recipe
     if settings.trunks:
         recipe = trunk_recipe(recipe, min(cell.steps for cell in design.cells))
+    if recipe.control is not None and not data.source.startswith(EXTERNAL):
+        check_scores(folder / data.folder)
     if settings.mixture is not None:
         recipe = with_mixture(recipe, settings.mixture, folder / data.folder, data.source, design)
     return Sweep(folder, design, recipe, data)
@@ -84,6 +88,16 @@ def prepare(folder: str | Path, settings: Settings) -> Sweep:
 def _design(settings: Settings, family: ShapeFamily, train_tokens: int) -> Design:
     seq, batch = settings.recipe.seq, settings.recipe.batch
     unique = usable_tokens(train_tokens, seq)
+    if settings.grid is not None:
+        return grid_design(
+            settings.grid,
+            family,
+            settings.recipe,
+            seeds=max(settings.seeds),
+            first_seed=settings.first_seed,
+            rule=settings.rule,
+            unique_tokens=unique,
+        )
     if settings.runs is None and settings.flops is None:
         return isoflop_design(
             family,
@@ -130,6 +144,7 @@ def preview(sweep: Sweep, workers: int | None = None, engine: Engine | None = No
             "tokens": cell.tokens,
             "steps": cell.steps,
             "seed": cell.seed,
+            **learning(sweep, cell),
             "flops": cell.flops(design.seq),
             "time_s": seconds_of(cell, design),
             "flags": ["few-steps"] if cell.steps < FEW_STEPS else [],
@@ -161,14 +176,16 @@ def run(
     progress: Quiet | None = None,
     runner: str = DEFAULT_RUNNER,
     engine: Engine | None = None,
+    *,
+    widen: bool = True,
 ) -> dict[str, Any]:
     """Run what is not finished on `engine`, write runs.csv, and say how it went.
 
     Without an engine, `workers` processes of this machine train the cells with `runner`.
 
     A budget whose best size turns out to lie at the edge of its grid gets a further size there (see
-    `sweeps.design.extend`). Raises ScalingError naming the runs that failed, after writing the table
-    of the others.
+    `sweeps.design.extend`), unless `widen` is false. Raises ScalingError naming the runs that failed, after
+    writing the table of the others.
     """
     began = time.monotonic()
     engine = engine or LocalEngine(workers, runner)
@@ -189,7 +206,7 @@ def run(
         store.write_runs(sweep)
         if problem := failures(outcomes):
             raise ScalingError(f"{sweep.folder}: {problem}")
-        if left:  # the engine has handed them out and will not wait: no minimum to judge yet
+        if left or not widen:  # handed out without waiting for them: there is no minimum to judge yet
             break
         wider = extend(sweep.design, losses(sweep))
         if wider is sweep.design:
@@ -211,6 +228,13 @@ def run(
         "notes": list(sweep.design.notes),
         **({} if spent is None else {"trunks": spent.to_dict()}),
     }
+
+
+def learning(sweep: Sweep, cell: Cell) -> dict[str, Any]:
+    """The cell's batch and peak rate, and whether they are its own rather than the recipe's."""
+    recipe = sweep.recipe_of(cell)
+    rate = recipe.peak_lr(cell.tokens, cell.shape.params())
+    return {"batch": recipe.batch, "lr": rate, "own": sorted(cell.recipe or ())}
 
 
 def losses(sweep: Sweep) -> dict[str, float]:

@@ -10,6 +10,7 @@ from scaling.objective import parse_objective
 from scaling.shape import Param
 from trainer.config import RunConfig
 from trainer.model import Params, multiplier_of, tree_of
+from trainer.objectives import pairs
 from trainer.objectives.rows import fields
 from trainer.schedule import schedule_of
 from trainer.step import Rates, Static
@@ -26,7 +27,10 @@ def static_of(config: RunConfig) -> Static:
 def fields_of(config: RunConfig) -> tuple[str, ...]:
     """What the run's batches say of each token beside its id."""
     objective = parse_objective(config.objective)
-    return () if objective.is_causal else fields(objective, config.seq)
+    if objective.is_pairs:
+        return pairs.FIELDS
+    tagged = config.control is not None
+    return () if objective.is_causal and not tagged else fields(objective, config.seq, tagged)
 
 
 def rates_of(config: RunConfig) -> Rates:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from scaling.control import control_of
 from scaling.errors import ScalingError
 from scaling.files import added, as_fields, from_mapping, read_json, sha256_json
 from scaling.mixture import mixture_of
@@ -23,7 +24,7 @@ MESH = "SCALING_MESH"
 # What decides no result: names, paths, cadence, devices, and what a run takes over or leaves behind.
 FREE = {
     *("name", "data", "plan_seal", "resources", "trunk", "eval_every_steps", "checkpoint_seconds"),
-    *("keep_model", "keep_steps", "keep_checkpoints", "keep_best"),
+    *("keep_model", "keep_steps", "keep_checkpoints", "keep_best", "start"),
 }
 PARTS = {"embedding", "hidden", "writer", "head", "norm", "final_norm"}
 
@@ -47,6 +48,9 @@ class RunConfig:
     `eval_every_steps` (0: never) the run is evaluated as at its end, and the `keep_best` states of lowest
     loss stay. A loss that jumps, or diverges, is noted; `on_spike` "rewind" goes back at least `rewind_steps`
     and past the batches read since, at most `rewind_most` times (trainer.rewind).
+
+    A run may begin with the weights of another one: those of the model folder `start`, relative to the run's
+    own, whose hash is `start_sha256`; everything else of its state is fresh (trainer.start).
     """
 
     shape: Shape
@@ -91,6 +95,9 @@ class RunConfig:
     trunk: str | None = added(None)
     objective: str = added("causal")
     mixture: Mapping[str, Any] | None = added(None)
+    control: Mapping[str, Any] | None = added(None)
+    start: str | None = added(None)
+    start_sha256: str | None = added(None)
 
     def __post_init__(self) -> None:
         if not isinstance(self.shape, Shape):
@@ -126,6 +133,11 @@ class RunConfig:
             raise ValueError(f"field 'schedule' must be 'cosine' or 'wsd', not {self.schedule!r}.")
         if not isinstance(self.trunk, (str, type(None))):
             raise ValueError(f"field 'trunk' must be a folder's path, not {self.trunk!r}.")
+        for name in ("start", "start_sha256"):
+            if not isinstance(getattr(self, name), (str, type(None))):
+                raise ValueError(f"field {name!r} must be text, not {getattr(self, name)!r}.")
+        if (self.start is None) != (self.start_sha256 is None):
+            raise ValueError("fields 'start' and 'start_sha256' go together: a model and its weights' hash.")
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"field 'dtype' must be 'float32' or 'bfloat16', not {self.dtype!r}.")
         _check_multipliers("lr_multipliers", self.lr_multipliers)
@@ -142,6 +154,7 @@ class RunConfig:
         self._check_faults()
         _check_objective(self.objective, self.seq)
         mixture_of(self.mixture)
+        control_of(self.control)
         object.__setattr__(self, "keep_steps", _steps("keep_steps", self.keep_steps, self.steps))
 
     def _check_faults(self) -> None:
@@ -220,6 +233,8 @@ def read_config(path: str | Path) -> RunConfig:
     The mesh is the machine's and decides no result: whoever starts a run may choose it anew.
     """
     config = config_from_dict(read_json(path, expect=FORMAT), str(path))
+    if config.start is not None:
+        config = replace(config, start=str((Path(path).parent / config.start).resolve()))
     if not (mesh := os.environ.get(MESH)):
         return config
     resources = replace(config.resources, **parse_mesh(mesh, MESH))

@@ -21,15 +21,16 @@ import numpy as np
 from scaling import __version__
 from scaling.errors import ScalingError, UsageError
 from scaling.files import write_json
+from trainer.extras import Extras
 from trainer.log_bilinear import LogBilinear, chains
 from trainer.place import clear_leftovers, existing_folder, put_in_place, work_prefix
+from trainer.scorers import Scores
 from trainer.sources import LOG_BILINEAR, Excluded, Source
 from trainer.splits import Held, hold_out, seeded_keys
 from trainer.spool import Spool
 from trainer.tokenizers import (
     TRAINERS,
     ByteTokenizer,
-    HubTokenizer,
     SymbolTokenizer,
     Tokenizer,
     TokenizerRequest,
@@ -67,13 +68,14 @@ def build_corpus(
     seed: int = 0,
     column: str = "text",
     report: Report | None = None,
+    extras: Extras | None = None,
 ) -> TokenFolder:
     """Build the token folder `out` from `data`, or reuse it when it was built from the same inputs.
 
     `data` is one of `builtin:stdlib`, `builtin:python`, `builtin:log-bilinear`, or the path of a text
     file, a folder, or a JSONL or Parquet file whose texts stand in `column`. `tokenizer` is `bytes`,
     `bpe:SIZE`, `unigram:SIZE` or a tokenizer.json. At most `max_bytes` of text are taken. The same text,
-    tokenizer, share and seed give the same files and the same hash.
+    tokenizer, share and seed give the same files and the same hash. `extras` adds scores and canaries.
 
     Raises ScalingError when `out` holds something else, or the source has no usable documents.
     """
@@ -84,7 +86,9 @@ def build_corpus(
         raise UsageError(f"--max-bytes {max_bytes}: a positive number of bytes is needed.")
     if seed < 0:
         raise UsageError(f"--seed {seed}: a seed is a whole number from 0.")
-    request = TokenizerRequest.parse(tokenizer)
+    request, extras = TokenizerRequest.parse(tokenizer), extras or Extras()
+    if data == LOG_BILINEAR and extras.identity():
+        raise UsageError(f"{LOG_BILINEAR} consists of symbols; it takes neither --control nor --canaries.")
     if data == LOG_BILINEAR and request.kind != "bytes":
         raise UsageError(
             f"--tokenizer {tokenizer}: {LOG_BILINEAR} consists of symbols; it takes no tokenizer."
@@ -97,6 +101,7 @@ def build_corpus(
         "max_bytes": max_bytes,
         "seed": seed,
         "column": column,
+        **extras.identity(),
     }
     state = {
         "builder": BUILDER,
@@ -118,8 +123,10 @@ def build_corpus(
         if source is None:
             parts = _build_log_bilinear(work, validation_share, max_bytes or LOG_BILINEAR_SYMBOLS, seed, tell)
         else:
-            parts = _build_text(work, source, request, validation_share, max_bytes, seed, column, tell)
-        manifest = _manifest(work, data, parts, inputs, state)
+            parts = _build_text(
+                work, source, request, validation_share, max_bytes, seed, column, extras, tell
+            )
+        manifest = manifest_of(work, data, parts, inputs, state)
         manifest["build_seconds"] = round(time.monotonic() - started, 2)
         write_json(work / MANIFEST, manifest)
         return put_in_place(work, out, existing, manifest)
@@ -135,9 +142,10 @@ def _build_text(
     max_bytes: int | None,
     seed: int,
     column: str,
+    extras: Extras,
     tell: Report,
 ) -> dict[str, Any]:
-    given = request.load() if request.kind == "file" else None  # a bad file is told before the reading
+    given = request.load() if request.given else None  # a bad file is told before the reading
     excluded = Excluded()
     spool = Spool(work / "spool")
     # A part of a tree in sorted order would be the packages from a to c.
@@ -166,11 +174,16 @@ def _build_text(
             )
     else:
         coder = ByteTokenizer(spool.symbols())
-    entries = {
-        split: write_split(work, split, _closed(coder, spool, order[split]), token_dtype(coder.vocab_size))
-        for split in SPLITS
-    }
+    dtype = token_dtype(coder.vocab_size)
+    entries: dict[str, Any] = {}
+    for split in SPLITS:
+        scores = Scores(extras.scorer)
+        entries[split] = write_split(work, split, _closed(coder, spool, order[split], scores), dtype)
+        if extras.scorer is not None:
+            scores.found.tofile(work / f"{split}.score")
     spool.path.unlink()
+    entries, further, more = extras.add(work, entries, coder, dtype, seed, {})
+    notes += more
     if source.python:
         notes.insert(
             0,
@@ -183,6 +196,7 @@ def _build_text(
         "licence": source.licence,
         "entropy_rate_nats": None,
         "validation": held.record(),
+        **further,
         "excluded": excluded.reasons,
         "notes": notes,
     }
@@ -220,7 +234,8 @@ def _build_log_bilinear(work: Path, share: float, symbols: int, seed: int, tell:
     }
 
 
-def _manifest(work: Path, data: str, parts: dict[str, Any], inputs: dict, state: dict) -> dict[str, Any]:
+def manifest_of(work: Path, data: str, parts: dict[str, Any], inputs: dict, state: dict) -> dict[str, Any]:
+    """The manifest of the files in `work`; writes the tokenizer there."""
     coder: Tokenizer = parts.pop("tokenizer")
     entry = save_tokenizer(coder, work / TOKENIZER)
     manifest = {
@@ -252,10 +267,12 @@ def _order(spool: Spool, held: Held, seed: int) -> dict[Split, list[int]]:
     return order
 
 
-def _closed(coder: Tokenizer, spool: Spool, order: list[int]) -> Iterator[tuple[np.ndarray, int]]:
+def _closed(
+    coder: Tokenizer, spool: Spool, order: list[int], scores: Scores
+) -> Iterator[tuple[np.ndarray, int]]:
     """(tokens with the closing symbol, bytes of text) of each document."""
     end = np.asarray([coder.end_of_document], np.uint32)
-    for i, ids in zip(order, coder.encode_all(spool.texts(order)), strict=True):
+    for i, ids in zip(order, coder.encode_all(scores.passing(spool.texts(order))), strict=True):
         yield np.concatenate([ids, end]), spool.length(i)
 
 
@@ -268,7 +285,7 @@ def first_bytes(texts: Iterable[bytes], limit: int) -> Iterator[bytes]:
         yield text
 
 
-def round_trip_notes(coder: HubTokenizer, texts: Iterable[bytes]) -> list[str]:
+def round_trip_notes(coder: Tokenizer, texts: Iterable[bytes]) -> list[str]:
     tried = failed = 0
     for text in first_bytes(texts, ROUND_TRIP_BYTES):
         tried += 1

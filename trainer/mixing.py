@@ -17,6 +17,7 @@ import numpy as np
 from scaling.errors import ScalingError
 from scaling.mixture import Mixture
 from trainer.batches import starts_of
+from trainer.control import TaggedStream
 from trainer.objectives.draws import mix
 from trainer.tokens import Split, TokenFolder
 
@@ -30,7 +31,7 @@ class Part:
     `begins` are the places where its runs begin in the whole, `ends` where they end in the part.
     """
 
-    stream: np.ndarray
+    stream: np.ndarray | TaggedStream
     begins: np.ndarray
     ends: np.ndarray
     text_bytes: int
@@ -55,18 +56,18 @@ class Part:
         return self.begins - np.concatenate([[0], self.ends[:-1]])
 
 
-def parts_of(data: TokenFolder, split: Split, by: str) -> dict[str, Part]:
-    """The split's text by the values of a label; values without text are left out."""
+def parts_of(data: TokenFolder, split: Split, by: str, tagged: TaggedStream | None = None) -> dict[str, Part]:
+    """The split's text, or it as `tagged`, by the values of a label; values without text are left out."""
     labels = np.asarray(data.labels(split, by))  # type: ignore[arg-type]
     names = data.label_names(by)  # type: ignore[arg-type]
-    ends = np.asarray(data.ends(split)).astype(np.int64)
+    ends = np.asarray(data.ends(split)).astype(np.int64) if tagged is None else tagged.ends
     begins = np.concatenate([[0], ends[:-1]]).astype(np.int64)
     text_bytes = np.bincount(labels, weights=np.asarray(data.doc_bytes(split)), minlength=len(names))
     first = np.flatnonzero(np.diff(labels.astype(np.int64), prepend=-1))  # where a run of one label begins
     last = np.append(first[1:], len(labels)) - 1
     run_label, run_begin, run_end = labels[first], begins[first], ends[last]
     found = {}
-    stream = data.tokens(split)
+    stream = data.tokens(split) if tagged is None else tagged
     for i, name in enumerate(names):
         mine = np.flatnonzero((run_label == i) & (run_end > run_begin))
         if len(mine):

@@ -11,6 +11,8 @@ and, where `scaling data build` made it,
 
     train.language      uint16 per document: line of languages.txt; likewise train.source, sources.txt
     train.domain        uint32 per document: line of domains.txt
+    train.score         float32 per document, with --control: what its scorer said, NaN of planted ones
+    canaries.json       with --canaries: what was planted in the training text, and where
     card.json, card.md  the data card, no part of the data's hash
 
 Bytes per document are kept because bits per byte need the text's length, not the tokens'.
@@ -40,6 +42,7 @@ Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
 ENDS_DTYPE = np.dtype("<u8")
 BYTES_DTYPE = np.dtype("<u4")
+SCORES_DTYPE = np.dtype("<f4")
 LABELS = {"language": np.dtype("<u2"), "domain": np.dtype("<u4"), "source": np.dtype("<u2")}
 
 
@@ -154,6 +157,12 @@ class TokenFolder:
         if label not in self.manifest.get("labels", ()):
             raise ScalingError(f"{self.path}: has no {label} per document; `scaling data build` writes them.")
         return self._map(split, label, LABELS[label])
+
+    def scores(self, split: Split) -> np.ndarray:
+        """Score per document of an attribute (trainer.scorers); of folders built with --control."""
+        if "control" not in self.manifest:
+            raise ScalingError(f"{self.path}: has no score per document; `--control SCORER` writes them.")
+        return self._map(split, "score", SCORES_DTYPE)
 
     def label_names(self, label: Literal["language", "domain", "source"]) -> list[str]:
         """The languages, domains or sources that `labels` point at."""

@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from scaling.control import SYMBOLS, control_of
 from scaling.errors import ScalingError
 from scaling.mixture import mixture_of
 from scaling.objective import CAUSAL, parse_objective
 from trainer.batches import train_ids
 from trainer.config import RunConfig
+from trainer.control import TaggedStream, counted, tags_of
 from trainer.evaluate import Evaluation, evaluate
 from trainer.masks import Batch
 from trainer.mixing import MixedText, parts_of
+from trainer.objectives.pairs import PairData
 from trainer.objectives.rows import Rows
 from trainer.objectives.text import StreamText
 from trainer.objectives.validation import by_label, spoken, validate
@@ -36,14 +39,24 @@ class TrainingData:
     @cached_property
     def rows(self) -> Rows:
         c = self.config
-        return Rows(parse_objective(c.objective), c.seq, c.batch, self.data.vocab_size, c.seed)
+        tags = () if c.control is None else SYMBOLS
+        return Rows(parse_objective(c.objective), c.seq, c.batch, self.data.vocab_size, c.seed, tags)
+
+    @cached_property
+    def tagged(self) -> TaggedStream | None:
+        """The training text with control tokens; None in a run without."""
+        control = control_of(self.config.control)
+        if control is None:
+            return None
+        return TaggedStream.of(self.data, control, self.rows.first_tag, self.rows.dtype)
 
     @cached_property
     def text(self) -> StreamText | MixedText:
         mixture = mixture_of(self.config.mixture)
         if mixture is None:
-            return StreamText(self.stream, self.config.seed, self.rows.window)
-        parts = parts_of(self.data, "train", mixture.by)
+            stream = self.stream if self.tagged is None else self.tagged
+            return StreamText(stream, self.config.seed, self.rows.window)
+        parts = parts_of(self.data, "train", mixture.by, self.tagged)
         return MixedText(parts, mixture, self.config.seed, self.rows.window)
 
     @property
@@ -55,7 +68,7 @@ class TrainingData:
         source of its mixture has text."""
         needed = self.data.vocab_size + (0 if self.plain else len(self.rows.symbols))
         if needed > self.config.shape.vocab:
-            more = "" if self.plain else f" and the objective's {len(self.rows.symbols)}"
+            more = "" if self.plain else f" and the recipe's {len(self.rows.symbols)}"
             raise ScalingError(
                 f"{where}: field 'shape.vocab' is {self.config.shape.vocab}, but the tokenizer of "
                 f"{self.config.data} has {self.data.vocab_size} symbols{more}."
@@ -109,6 +122,9 @@ class TrainingData:
                 "unique_tokens": sum(int(source["unique_tokens"]) for source in sources.values()),
                 "mixture": {"by": self.text.mixture.by, "sources": sources},
             }
+        control = control_of(c.control)
+        if control is not None:
+            found["control"] = {**control.to_dict(), "documents": counted(tags_of(self.data, control))}
         if c.objective == CAUSAL:
             return found
         read = steps * c.batch * c.seq
@@ -129,12 +145,19 @@ class TrainingData:
 
 def is_plain(config: RunConfig) -> bool:
     """Whether every token of the stream is learnt from those before it, as it always was."""
-    return parse_objective(config.objective).is_causal and config.mixture is None
+    causal = parse_objective(config.objective).is_causal
+    return causal and config.mixture is None and config.control is None
+
+
+def reading(config: RunConfig, data: TokenFolder) -> TrainingData | PairData:
+    """What the run of `config` reads of `data`."""
+    pairs = parse_objective(config.objective).is_pairs
+    return PairData(config, data) if pairs else TrainingData(config, data)
 
 
 def ids_dtype(config: RunConfig, data: TokenFolder) -> str:
     """The type in which ids reach the programs of a run."""
-    return TrainingData(config, data).dtype
+    return reading(config, data).dtype
 
 
 def _filled(field: np.ndarray, missing: int) -> np.ndarray:

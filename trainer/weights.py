@@ -65,6 +65,12 @@ class Model:
         found = self.origin.get("mode_id")
         return found if type(found) is int and 0 <= found < self.shape.vocab else None
 
+    @property
+    def separator(self) -> str | None:
+        """What ends a source, for a model that has learnt pairs of a source and a target; else None."""
+        found = self.origin.get("separator")
+        return found if isinstance(found, str) and found else None
+
     def tag(self, level: str) -> int:
         """Id of the control token of a level; raises UsageError for a model that has learnt none."""
         control = self.origin.get("control")
@@ -75,7 +81,7 @@ class Model:
         if type(found) is not int or not 0 <= found < self.shape.vocab:
             raise UsageError(
                 f"--control {level}: the model was trained without control tokens; train it with "
-                "`scaling sweep --control SHARE`, or \"control\" in its recipe."
+                '`scaling sweep --control SHARE`, or "control" in its recipe.'
             )
         return found
 
@@ -105,16 +111,33 @@ def keep_model(folder: Path, config: RunConfig, data: TokenFolder, params: Param
     """Write the final parameters of a run to `folder`/model."""
     if not is_first():
         return
-    origin = {
+    origin = origin_of(config, data)
+    model = Model(config.shape, config.seq, config.dtype, per_layer(params), data.tokenizer(), origin)
+    save_model(model, folder / FOLDER)
+
+
+def origin_of(config: RunConfig, data: TokenFolder) -> dict[str, Any]:
+    """What a model was made from: its run, its data, and the model that the run began with."""
+    parent: dict[str, Any] = {}
+    if config.start is not None:
+        card = read_json(Path(config.start) / CARD)
+        parent = {"parent": {"weights_sha256": config.start_sha256, "origin": card.get("origin", {})}}
+    return {
         "name": config.name,
         "config_sha256": config.sha256,
         "data_sha256": config.data_sha256,
         "plan_seal": config.plan_seal,
         "tokens": config.tokens,
         **spoken_as(config, data.vocab_size),
+        **said_of_pairs(config, data),
+        **parent,
     }
-    model = Model(config.shape, config.seq, config.dtype, per_layer(params), data.tokenizer(), origin)
-    save_model(model, folder / FOLDER)
+
+
+def said_of_pairs(config: RunConfig, data: TokenFolder) -> dict[str, Any]:
+    """How a model of pairs is spoken to."""
+    pairs = parse_objective(config.objective).is_pairs
+    return {"separator": data.manifest["pairs"]["separator"]} if pairs else {}
 
 
 def save_model(model: Model, folder: str | Path) -> Path:
@@ -157,6 +180,19 @@ def find_model(folder: str | Path) -> Path:
         f"{folder}: the run kept no model, as the runs of a sweep do not; set keep_model to true in its "
         "config.json, remove its result.json and train it again with `scaling run-cell`."
     )
+
+
+def tokenizer_in(folder: str | Path) -> Tokenizer:
+    """The tokenizer of a run, of a model folder or of a Hugging Face folder; its weights are not read."""
+    folder = Path(folder)
+    if (folder / "config.json").is_file() and "model_type" in read_json(folder / "config.json"):
+        from trainer.import_model import own_part, tokenizer_of
+
+        return tokenizer_of(folder / TOKENIZER, own_part(read_json(folder / "config.json")))
+    place = find_model(folder)
+    card = read_json(place / CARD, expect=FORMAT)
+    check_fields(card, {"tokenizer": dict, "tokenizer.kind": str}, str(place / CARD))
+    return load_tokenizer(place / TOKENIZER, card["tokenizer"])
 
 
 def load_model(folder: str | Path) -> Model:

@@ -36,6 +36,29 @@ def command(
         str | None, typer.Option("--max-bytes", help="Take at most this much text, such as 100MB.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Decides what is held out, and the order.")] = 0,
+    control: Annotated[
+        str | None,
+        typer.Option(
+            help="Score documents for control tokens: lexicon:FILE, or FILE.py:FUNCTION (runs that code)."
+        ),
+    ] = None,
+    control_quantiles: Annotated[
+        str, typer.Option(help="Where low ends and high begins, as shares of the training documents.")
+    ] = "0.2,0.8",
+    control_thresholds: Annotated[
+        str | None, typer.Option(help="The same as two scores, instead of quantiles.")
+    ] = None,
+    canaries: Annotated[
+        str | None,
+        typer.Option(help="Plant canaries so many times each: 1,4,16,64 (see scaling memorization)."),
+    ] = None,
+    canary_each: Annotated[
+        int, typer.Option(help="Canaries of each kind for each number of repetitions.")
+    ] = 16,
+    canary_tokens: Annotated[
+        int, typer.Option(help="Tokens of a canary; the first half is its prompt.")
+    ] = 64,
+    canary_references: Annotated[int, typer.Option(help="Of each kind, never planted, to rank by.")] = 200,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Turn text into a token folder: split, tokenised, hashed.
@@ -47,6 +70,7 @@ def command(
     from scaling.errors import UsageError
     from scaling.quantities import parse_bytes
     from trainer.corpus import build_corpus
+    from trainer.extras import Extras
     from trainer.tokens import MANIFEST, TokenFolder
 
     if out is None:
@@ -55,8 +79,25 @@ def command(
         folder = TokenFolder.open(source, check="full")
     else:
         limit = None if max_bytes is None else parse_bytes(max_bytes, "--max-bytes")
+        extras = Extras.asked(
+            control,
+            control_quantiles,
+            control_thresholds,
+            canaries,
+            canary_each,
+            canary_tokens,
+            canary_references,
+        )
         folder = build_corpus(
-            source, out, tokenizer, validation_share, limit, seed, column=column, report=output.say
+            source,
+            out,
+            tokenizer,
+            validation_share,
+            limit,
+            seed,
+            column=column,
+            report=output.say,
+            extras=extras,
         )
     output.emit({"path": str(folder.path), **folder.manifest}, as_json, lambda: card(folder))
 
@@ -85,6 +126,11 @@ def card(folder: TokenFolder) -> None:
         f"{format_percent(held['largest_group_share'], 0)} of validation; "
         f"{held['near_duplicate_documents']} near duplicates kept on one side"
     )
+    if "control" in manifest:
+        scored = manifest["control"]
+        low, high = scored["thresholds"]
+        counts = ", ".join(f"{n:,} {level}" for level, n in scored["documents"]["train"].items())
+        facts["control"] = f"{scored['scorer']}: low up to {low:.4g}, high above {high:.4g}; {counts}"
     if manifest["entropy_rate_nats"] is not None:
         facts["entropy rate"] = f"{manifest['entropy_rate_nats']:.5f} nats per token, known exactly"
     for reason, entry in manifest["excluded"].items():

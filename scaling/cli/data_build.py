@@ -60,6 +60,29 @@ def command(
     workers: Annotated[
         int, typer.Option("--workers", min=0, help="Processes; 0: one per core. The result is the same.")
     ] = 0,
+    control: Annotated[
+        str | None,
+        typer.Option(
+            help="Score documents for control tokens: lexicon:FILE, or FILE.py:FUNCTION (runs that code)."
+        ),
+    ] = None,
+    control_quantiles: Annotated[
+        str, typer.Option(help="Where low ends and high begins, as shares of the training documents.")
+    ] = "0.2,0.8",
+    control_thresholds: Annotated[
+        str | None, typer.Option(help="The same as two scores, instead of quantiles.")
+    ] = None,
+    canaries: Annotated[
+        str | None,
+        typer.Option(help="Plant canaries so many times each: 1,4,16,64 (see scaling memorization)."),
+    ] = None,
+    canary_each: Annotated[
+        int, typer.Option(help="Canaries of each kind for each number of repetitions.")
+    ] = 16,
+    canary_tokens: Annotated[
+        int, typer.Option(help="Tokens of a canary; the first half is its prompt.")
+    ] = 64,
+    canary_references: Annotated[int, typer.Option(help="Of each kind, never planted, to rank by.")] = 200,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Turn raw text into a token folder that can be answered for.
@@ -68,9 +91,19 @@ def command(
     persons, drops near duplicates, trains the tokenizer, encodes. What every stage took out is
     counted in card.md and card.json. A build that was killed goes on where it was, to the same hash.
     """
+    from trainer.extras import Extras
     from trainer.pipeline.build import build_pipeline
     from trainer.pipeline.settings import Settings, names, parse_near
 
+    extras = Extras.asked(
+        control,
+        control_quantiles,
+        control_thresholds,
+        canaries,
+        canary_each,
+        canary_tokens,
+        canary_references,
+    )
     bands, rows = parse_near(near)
     settings = Settings(
         tuple(sources),
@@ -88,6 +121,7 @@ def command(
         validation_share=validation_share,
         seed=seed,
         licence=licence,
+        extras=extras,
     )
     folder = build_pipeline(out, settings, workers or _cores(), output.say)
     output.emit({"path": str(folder.path), **folder.manifest}, as_json, lambda: _show(folder))

@@ -20,13 +20,18 @@ def command(
         float, typer.Option("--top-p", help="Of these, the fewest whose probabilities reach P.")
     ] = 0.9,
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same text.")] = 0,
+    control: Annotated[
+        str | None,
+        typer.Option("--control", help="low, medium or high: as a document with this control token."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Continue a text with a trained run's model.
 
     The prompt is read as the beginning of a document; the text ends where the model closes the
     document, or after --tokens. The context never exceeds the one the model was trained on: when it
-    is full, it goes on with its newest half.
+    is full, it goes on with its newest half. With --control the document has that control token in front
+    (of a model trained with them: scaling sweep --control).
     """
     import os
 
@@ -38,7 +43,7 @@ def command(
 
     sampling = Sampling(temperature, top_k, top_p)
     model = load_model(run)
-    found = generate(model, prompt, tokens, sampling, seed)
+    found = generate(model, prompt, tokens, sampling, seed, control)
     values = {
         "run": str(run),
         "prompt": prompt,
@@ -52,13 +57,14 @@ def command(
         "top_k": top_k,
         "top_p": top_p,
         "seed": seed,
+        "control": control,
         "time_s": found.time_s,
         "compile_s": found.compile_s,
         "tokens_per_s": found.tokens_per_s,
     }
 
     def show() -> None:
-        print(prompt + found.text)
+        print(prompt + (model.separator or "") + found.text)
         end = "the model ended the text" if found.ended else "cut there"
         say(
             f"{len(found.ids)} tokens in {found.time_s:.2f} s, {found.tokens_per_s:.0f} per second "

@@ -44,6 +44,10 @@ def command(
         str | None,
         typer.Option(help="Shares of sources: language:temperature=3.33, language:unimax=4, domain:a=3,b=1."),
     ] = None,
+    control: Annotated[
+        str | None,
+        typer.Option(help="Share of documents with control tokens: 0.1 (data built with --control)."),
+    ] = None,
     target: Annotated[
         str | None, typer.Option(help="FLOPs of the run to be planned: what the sweep is judged by.")
     ] = None,
@@ -57,6 +61,13 @@ def command(
         str | None,
         typer.Option(
             help="trunk: runs of one shape share all but their decay. grid (the default): each run alone."
+        ),
+    ] = None,
+    grid: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV or JSON with one run a row: width or params, tokens or flops, seed, lr, batch; blank: "
+            "the recipe's rule."
         ),
     ] = None,
     noise: Annotated[
@@ -99,6 +110,7 @@ def command(
         "family": family,
         "objective": objective,
         "mixture": mixture,
+        "control": control,
         "widths": numbers(widths, "--widths", whole=True),
         "runs": runs,
         "flops": None if budget is None else parse_flops(budget, "--budget"),
@@ -108,6 +120,8 @@ def command(
         asked["target"] = goal
     if design is not None:
         asked["trunks"] = with_trunks(design)
+    if grid is not None:
+        asked["grid"] = with_grid(grid, asked)
     sweep = requested(folder, {name: value for name, value in asked.items() if value is not None}, recipe)
     plan = preview(sweep, engine=chosen)
     if dry_run:
@@ -128,6 +142,26 @@ def with_trunks(design: str) -> bool:
     return design == "trunk"
 
 
+# What a grid says itself, by the name of its setting.
+OF_THE_GRID = {
+    **{name: f"--{name}" for name in ("budgets", "sizes", "widths", "runs")},
+    "flops": "--budget",
+    "trunks": "--design",
+}
+
+
+def with_grid(grid: Path, asked: dict[str, Any]) -> str:
+    """The grid's path, unless an option speaks of what the grid lists itself."""
+    from scaling.errors import UsageError
+
+    for name, option in OF_THE_GRID.items():
+        if asked.get(name):
+            raise UsageError(f"--grid {grid} lists the runs one by one; leave out {option}.")
+    if len(asked.get("seeds") or ()) > 1:
+        raise UsageError("--seeds: with --grid one number, of seeds for each row that names none.")
+    return str(grid)
+
+
 def headline(plan: dict[str, Any]) -> str:
     from scaling.quantities import format_duration, format_flops
 
@@ -146,8 +180,20 @@ def headline(plan: dict[str, Any]) -> str:
 def show_preview(plan: dict[str, Any]) -> None:
     from scaling.quantities import format_count, format_duration, format_flops
 
+    own = any(cell["own"] for cell in plan["cells"])
     table(
-        ["run", "layers", "params", "tokens", "steps", "FLOPs", "time", "status", "flags"],
+        [
+            "run",
+            "layers",
+            "params",
+            "tokens",
+            "steps",
+            *(["rate", "batch"] if own else []),
+            "FLOPs",
+            "time",
+            "status",
+            "flags",
+        ],
         (
             (
                 cell["id"],
@@ -155,6 +201,7 @@ def show_preview(plan: dict[str, Any]) -> None:
                 format_count(cell["params"]),
                 format_count(cell["tokens"]),
                 cell["steps"],
+                *((f"{cell['lr']:.3g}", cell["batch"]) if own else ()),
                 format_flops(cell["flops"]),
                 format_duration(cell["time_s"]),
                 cell["status"],

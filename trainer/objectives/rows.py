@@ -24,18 +24,22 @@ class Text(Protocol):
         """Tokens [m, length] from `offsets` on within the windows of these numbers."""
 
 
-def fields(objective: Objective, seq: int) -> tuple[str, ...]:
-    """What a batch says beside the ids; the same in every step, since a program is compiled for it."""
+def fields(objective: Objective, seq: int, tagged: bool = False) -> tuple[str, ...]:
+    """What a batch says beside the ids; the same in every step, since a program is compiled for it.
+
+    `tagged` text has control tokens, of which none is learnt.
+    """
     full = all(layout.size == seq + 1 for layout in objective.layouts(seq))
     packed = objective.examples > 1
     prefixed = any(d.kind in ("prefix", "span") for d in objective.denoisers)
-    wanted = {"segments": packed, "prefix": prefixed, "weights": not full and not packed}
+    wanted = {"segments": packed, "prefix": prefixed, "weights": tagged or (not full and not packed)}
     return tuple(name for name, there in wanted.items() if there)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Batches of an objective; `vocab` is the tokenizer's, beyond which the objective's symbols lie.
+    """Batches of an objective; `vocab` is the tokenizer's, beyond which the objective's symbols lie, and
+    beyond these the `tags` that the text may have (scaling.control).
 
     An example takes a window of text of the longest that any denoiser needs, and from it as much as its
     own denoiser needs, at a random place; so every window is read once per epoch whatever becomes of it.
@@ -46,6 +50,7 @@ class Rows:
     batch: int
     vocab: int
     seed: int
+    tags: tuple[str, ...] = ()
 
     @cached_property
     def layouts(self) -> tuple[Layout, ...]:
@@ -58,7 +63,12 @@ class Rows:
 
     @cached_property
     def symbols(self) -> dict[str, int]:
-        return {name: self.vocab + i for i, name in enumerate(self.objective.symbols(self.seq))}
+        names = (*self.objective.symbols(self.seq), *self.tags)
+        return {name: self.vocab + i for i, name in enumerate(names)}
+
+    @property
+    def first_tag(self) -> int:
+        return self.vocab + len(self.symbols) - len(self.tags)
 
     @cached_property
     def sentinels(self) -> np.ndarray:
@@ -70,7 +80,7 @@ class Rows:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        return fields(self.objective, self.seq)
+        return fields(self.objective, self.seq, bool(self.tags))
 
     def numbers(self, first: int, steps: int, rows: np.ndarray | None = None) -> np.ndarray:
         """The numbers of the examples of steps first .. first + steps - 1, in their order; of some `rows`
@@ -111,7 +121,10 @@ class Rows:
         if "prefix" in self.fields:
             said["prefix"] = self._row(place < inputs[:, None], shape)
         if "weights" in self.fields:
-            said["weights"] = self._row((place < filled[:, None]).astype(np.float32), shape)
+            learnt = place < filled[:, None]
+            if self.tags:  # nobody is asked to guess which documents were tagged
+                learnt = learnt & (ids < self.first_tag)
+            said["weights"] = self._row(learnt.astype(np.float32), shape)
         if "segments" in self.fields:
             which = (np.arange(len(numbers)) % self.objective.examples + 1)[:, None]
             said["segments"] = self._row(np.where(place < filled[:, None], which, 0).astype(np.int32), shape)

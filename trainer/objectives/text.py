@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainer.batches import starts_of
+from trainer.control import TaggedStream
 
 
 @dataclass(frozen=True)
 class StreamText:
     """Windows of `window` tokens of a stream, in an order of its own per seed and epoch (trainer.batches)."""
 
-    stream: np.ndarray
+    stream: np.ndarray | TaggedStream
     seed: int
     window: int
 

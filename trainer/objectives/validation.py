@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,7 @@ def said_of_text(ids: np.ndarray, fields: tuple[str, ...]) -> Batch | np.ndarray
 def own_loss(program: Callable, params: Any, data: TokenFolder, tokens: int, rows: Rows) -> float | None:
     """Nats per target over about `tokens` tokens of the objective's examples of the held-out text; None where
     that text is shorter than an example."""
-    held = Rows(rows.objective, rows.seq, WINDOWS_PER_BLOCK, rows.vocab, seed=0)
+    held = replace(rows, batch=WINDOWS_PER_BLOCK, seed=0)
     stream = data.tokens("validation")
     if len(stream) <= held.window:
         return None

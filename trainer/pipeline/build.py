@@ -17,6 +17,7 @@ import numpy as np
 from scaling import __version__
 from scaling.errors import ScalingError
 from scaling.files import read_json, sha256_bytes, sha256_json, to_jsonable, write_json
+from trainer.canaries import LABEL as CANARY
 from trainer.corpus import BPE_BYTES, first_bytes, round_trip_notes
 from trainer.pipeline.card import make_card, write_card
 from trainer.pipeline.choose import Chosen, choose, iterate
@@ -27,7 +28,14 @@ from trainer.pipeline.records import Finished, close_texts, finished
 from trainer.pipeline.settings import Settings
 from trainer.pipeline.workers import Progress, Tell, Workers, workers
 from trainer.place import existing_folder, put_in_place
-from trainer.tokenizers import TRAINERS, ByteTokenizer, HubTokenizer, TokenizerRequest, save_tokenizer
+from trainer.tokenizers import (
+    TRAINERS,
+    ByteTokenizer,
+    Tokenizer,
+    TokenizerRequest,
+    load_tokenizer,
+    save_tokenizer,
+)
 from trainer.tokens import (
     FORMAT,
     LABELS,
@@ -53,7 +61,7 @@ def build_pipeline(out: Path, settings: Settings, count: int, tell: Tell) -> Tok
     """
     request = TokenizerRequest.parse(settings.tokenizer)
     settings.check_parts()
-    given = request.load() if request.kind == "file" else None
+    given = request.load() if request.given else None
     plan = make_plan(settings.sources)
     inputs = to_jsonable(settings.inputs) | {"tokenizer": request.identity()}
     state = {"pipeline": PIPELINE, "sources": plan.state, "libraries": settings.versions()}
@@ -69,7 +77,7 @@ def build_pipeline(out: Path, settings: Settings, count: int, tell: Tell) -> Tok
         units = _clean_all(work, plan, settings, crew, tell)
         chosen = choose(units, settings, tell)
         entry, notes = _train_tokenizer(work, request, given, chosen, tell)
-        encode_all(work, chosen.places, entry, crew, tell)
+        encode_all(work, chosen.places, entry, crew, tell, settings.extras.scorer)
         close_texts()
         manifest = _finish(work, plan, settings, chosen, entry, notes, inputs, state)
         manifest["build_seconds"] = round(time.monotonic() - started, 2)
@@ -95,7 +103,7 @@ def _clean_all(work: Path, plan: Plan, settings: Settings, crew: Workers, tell: 
 
 
 def _train_tokenizer(
-    work: Path, request: TokenizerRequest, given: HubTokenizer | None, chosen: Chosen, tell: Tell
+    work: Path, request: TokenizerRequest, given: Tokenizer | None, chosen: Chosen, tell: Tell
 ) -> tuple[dict[str, Any], list[str]]:
     """The tokenizer, kept in the work folder: its manifest entry and what is worth saying."""
     if (work / ENTRY).exists():
@@ -105,7 +113,7 @@ def _train_tokenizer(
         ]:
             return kept["entry"], kept["notes"]
     notes: list[str] = []
-    coder: HubTokenizer | ByteTokenizer
+    coder: Tokenizer
     if given is not None:
         coder = given
         notes += round_trip_notes(given, iterate(chosen.places["validation"], work))
@@ -142,7 +150,14 @@ def _finish(
     folder.mkdir()
     dtype = token_dtype(entry["vocab_size"])
     splits = {split: join(work, chosen.places[split], split, folder, dtype) for split in SPLITS}
-    for table, names in chosen.tables.items():
+    coder = load_tokenizer(work / TOKENIZER, entry)
+    canary = {
+        label: (kind, len(chosen.tables[table]))
+        for (label, kind), table in zip(LABELS.items(), ("languages", "domains", "sources"))
+    }
+    splits, further, more = settings.extras.add(folder, splits, coder, dtype, settings.seed, canary)
+    planted = [CANARY] if settings.extras.canaries else []
+    for table, names in {table: [*names, *planted] for table, names in chosen.tables.items()}.items():
         (folder / f"{table}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     shutil.copyfile(work / TOKENIZER, folder / TOKENIZER)
     licence = settings.licence or "; ".join(dict.fromkeys(plan.licences))
@@ -168,7 +183,8 @@ def _finish(
         "entropy_rate_nats": None,
         "validation": chosen.validation,
         "excluded": chosen.excluded,
-        "notes": [*chosen.notes, *notes],
+        "notes": [*chosen.notes, *notes, *more],
+        **further,
         "labels": list(LABELS),
         "made_with": {"scaling": __version__, "python": platform.python_version()},
         "inputs": inputs,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from scaling.control import LEVELS
 from scaling.files import write_atomic, write_json
+from trainer.canaries import note
 from trainer.pipeline.choose import Chosen, iterate
 from trainer.pipeline.near import curve, threshold
 from trainer.pipeline.plan import Plan
@@ -117,6 +119,7 @@ def markdown(manifest: dict[str, Any]) -> str:
             f"{masked['emails']:,} e-mail addresses, {masked['addresses']:,} IP addresses, "
             f"{masked['phones']:,} telephone numbers.",
         ]
+    parts += [*_control(manifest), *_canaries(manifest)]
     read = list(card["languages_read"].items())[:20]
     rows = [[name, f"{n['documents']:,}", f"{n['bytes']:,}"] for name, n in read]
     parts += ["## Languages read", _table(["language", "documents", "bytes"], rows)]
@@ -137,6 +140,30 @@ def markdown(manifest: dict[str, Any]) -> str:
     if manifest["notes"]:
         parts += ["## Notes", "\n".join(f"- {note}" for note in manifest["notes"])]
     return "\n\n".join(parts) + "\n"
+
+
+def _control(manifest: dict[str, Any]) -> list[str]:
+    found = manifest.get("control")
+    if found is None:
+        return []
+    low, high = found["thresholds"]
+    rows = [[split, *(f"{n:,}" for n in counts.values())] for split, counts in found["documents"].items()]
+    spread = found["scores"]
+    return [
+        "## Scored for control tokens",
+        f"Scorer `{found['scorer']}`; scores from {spread['min']:.4g} to {spread['max']:.4g}, median "
+        f"{spread['median']:.4g}. Low: at most {low:.4g}; high: above {high:.4g}. No text has a tag: a run "
+        "puts them on a share of the documents.",
+        _table(["documents", *LEVELS], rows),
+    ]
+
+
+def _canaries(manifest: dict[str, Any]) -> list[str]:
+    found = manifest.get("canaries")
+    if found is None:
+        return []
+    rows = [[kind, ", ".join(map(str, found["repetitions"])), found["each"]] for kind in found["kinds"]]
+    return ["## Planted canaries", note(found), _table(["kind", "repetitions", "canaries of each"], rows)]
 
 
 def _near(card: dict[str, Any]) -> str:

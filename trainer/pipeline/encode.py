@@ -15,17 +15,24 @@ import numpy as np
 from scaling.files import sha256_file
 from trainer.pipeline.choose import PLACE, iterate
 from trainer.pipeline.workers import Progress, Tell, Workers
+from trainer.scorers import Scores
 from trainer.tokenizers import Tokenizer, load_tokenizer
-from trainer.tokens import BYTES_DTYPE, ENDS_DTYPE, LABELS, SPLITS, TOKENIZER, token_dtype
+from trainer.tokens import BYTES_DTYPE, ENDS_DTYPE, LABELS, SCORES_DTYPE, SPLITS, TOKENIZER, token_dtype
 
 PART_BYTES = 8 << 20  # of text
 COUNTS = np.dtype("<u4")
 
 
 def encode_all(
-    work: Path, places: dict[str, np.ndarray], entry: dict[str, Any], workers: Workers, tell: Tell
+    work: Path,
+    places: dict[str, np.ndarray],
+    entry: dict[str, Any],
+    workers: Workers,
+    tell: Tell,
+    scorer: str | None = None,
 ) -> None:
-    """Encode the texts at `places` with the tokenizer in `work` into part files, those still missing."""
+    """Encode the texts at `places` with the tokenizer in `work` into part files, those still missing, and
+    score them where there is a `scorer` (trainer.scorers)."""
     tasks, done = [], 0
     for split in SPLITS:
         np.asarray(places[split], PLACE).tofile(work / f"{split}.places")
@@ -33,28 +40,33 @@ def encode_all(
             if (work / f"{split}-{number:05}.counts").exists():
                 done += int(places[split]["size"][begin:end].sum())
             else:
-                tasks.append((work, split, number, begin, end, entry))
+                tasks.append((work, split, number, begin, end, entry, scorer))
     total = sum(int(places[split]["size"].sum()) for split in SPLITS)
     tell(f"encoding {total / 1e6:.1f} MB" + (f", {done / 1e6:.1f} MB already are" if done else ""))
     workers.run(encode_part, tasks, Progress("encoding", total, done, tell))
 
 
-def encode_part(work: Path, split: str, number: int, begin: int, end: int, entry: dict[str, Any]) -> int:
+def encode_part(
+    work: Path, split: str, number: int, begin: int, end: int, entry: dict[str, Any], scorer: str | None
+) -> int:
     """Encode documents [begin, end) of a split; the counts are written last and mark the part done."""
     places = np.memmap(work / f"{split}.places", PLACE, "r")[begin:end]
     coder = _tokenizer(work / TOKENIZER, entry["kind"], entry["sha256"])
     dtype = token_dtype(entry["vocab_size"])
     closing = np.asarray([coder.end_of_document], dtype)
-    counts = []
+    counts, scores = [], Scores(scorer)
     name = f"{split}-{number:05}"
     temporary = work / f"{name}.{os.getpid()}.tmp"
     with open(temporary, "wb") as stream:
-        for ids in coder.encode_all(iterate(places, work)):
+        for ids in coder.encode_all(scores.passing(iterate(places, work))):
             stream.write(np.concatenate([ids.astype(dtype, copy=False), closing]).tobytes())
             counts.append(len(ids) + 1)
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(temporary, work / f"{name}.tokens")
+    if scorer is not None:
+        scores.found.tofile(temporary)
+        os.replace(temporary, work / f"{name}.scores")
     np.asarray(counts, COUNTS).tofile(temporary)
     os.replace(temporary, work / f"{name}.counts")
     return int(places["size"].sum())
@@ -73,6 +85,9 @@ def join(work: Path, places: np.ndarray, split: str, out: Path, dtype: np.dtype)
     _write(out / f"{split}.bytes", places["size"].astype(BYTES_DTYPE))
     for label in LABELS:
         _write(out / f"{split}.{label}", places[label].astype(LABELS[label]))
+    scores = sorted(work.glob(f"{split}-*.scores"))
+    if scores:
+        _write(out / f"{split}.score", np.concatenate([np.fromfile(part, SCORES_DTYPE) for part in scores]))
     return {
         "file": f"{split}.bin",
         "tokens": int(ends[-1]) if len(ends) else 0,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from scaling.errors import ScalingError, UsageError
+from trainer.extras import Extras
 from trainer.pipeline.rules import select_rules
 from trainer.splits import PERMUTATIONS
 
@@ -34,6 +35,7 @@ class Settings:
     validation_share: float = 0.04
     seed: int = 0
     licence: str | None = None
+    extras: Extras = field(default_factory=Extras)
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -59,7 +61,8 @@ class Settings:
     @property
     def inputs(self) -> dict[str, Any]:
         """For the manifest: what was asked for."""
-        return asdict(self) | {"rules": list(select_rules(self.rules))}
+        asked = {name: value for name, value in asdict(self).items() if name != "extras"}
+        return asked | {"rules": list(select_rules(self.rules))} | self.extras.identity()
 
     def check_parts(self) -> None:
         """Raise ScalingError where a stage that was asked for is not installed."""
