@@ -8,6 +8,7 @@ loss on the targets alone (Tay et al. 2022, U-PaLM, arXiv:2210.11399, section 2)
     prefix (S)      [S] text | text                             loss after the bar
     span (R, X)     [R] text <0> text <1> ... | <0> span <1> span ... <n>
     infill          [pre] prefix [suf] suffix [mid] middle      loss everywhere, causal mask (PSM; and SPM)
+    pairs           source separator | target                   loss after the bar
 
 The mode tokens, the sentinels <i> and the marks of infilling are symbols beyond the tokenizer's vocabulary;
 how many an objective needs follows from the length of its examples, so that no row of a small model's table
@@ -23,10 +24,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-Kind = Literal["causal", "prefix", "span", "psm", "spm"]
+Kind = Literal["causal", "prefix", "span", "psm", "spm", "pairs"]
 MODES = ("R", "S", "X")
 INFILL = ("[pre]", "[suf]", "[mid]")
 CAUSAL = "causal"
+PAIRS = "pairs"  # of a source and a target: the data says what is given (trainer.pairs); mixes with no other
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,10 @@ class Objective:
         return {d.kind for d in self.denoisers} == {"causal"} and self.examples == 1
 
     @property
+    def is_pairs(self) -> bool:
+        return self.denoisers[0].kind == PAIRS
+
+    @property
     def causal_mode(self) -> str | None:
         """The mode token under which the model has learned to go on with a text; None: without any."""
         if any(d.mode is None and d.kind in ("causal", "prefix") for d in self.denoisers):
@@ -151,7 +157,7 @@ def layout_of(denoiser: Denoiser, size: int) -> Layout:
     kind, mode = denoiser.kind, int(denoiser.mode is not None)
     if size < 8:
         raise ValueError(f"an example of {size} ids is too short for objective {kind!r}: use a longer 'seq'.")
-    if kind == "causal":
+    if kind in (CAUSAL, PAIRS):
         return Layout(denoiser, size, size)
     if kind == "prefix":
         return Layout(denoiser, size - mode, size)
@@ -176,6 +182,8 @@ def parse_objective(text: str) -> Objective:
     >>> [d.share for d in parse_objective("causal=1,fim=1").denoisers]
     [0.5, 0.25, 0.125, 0.125]
     """
+    if text == PAIRS:
+        return Objective(text, (Denoiser(PAIRS),))
     body, at, count = text.partition("@")
     if at and not (count.isdecimal() and 1 <= int(count) <= 1024):
         raise ValueError(f"objective {text!r}: after @ stands how many examples share a row, such as ul2@4.")
@@ -222,6 +230,6 @@ def _number(text: str, where: str) -> float:
 
 def _unknown(text: str, part: str) -> str:
     return (
-        f"objective {text!r}: {part!r} is not known; known are {', '.join(OBJECTIVES)}, S(RATE), "
+        f"objective {text!r}: {part!r} is not known; known are {', '.join(OBJECTIVES)}, {PAIRS}, S(RATE), "
         "R(SPAN,RATE) and X(SPAN,RATE), each with =SHARE, joined by commas."
     )

@@ -95,7 +95,14 @@ def generate(
         raise UsageError(f"--seed {seed}: a whole number of at least 0 is needed.")
     sampling = sampling or Sampling()
     tag = None if control is None else model.tag(control)
-    ids = prompt_ids(model, prompt, tag)
+    given = model.separator is not None
+    ids = prompt_ids(model, prompt + (model.separator or ""), tag)
+    if given and len(ids) >= model.seq:
+        raise UsageError(
+            f"--prompt: has {len(ids)} tokens, and the context of the model is {model.seq}; a source must "
+            "leave room for its target."
+        )
+    tokens = min(tokens, model.seq - len(ids)) if given else tokens
     head = tuple(symbol for symbol in (model.first, tag) if symbol is not None)
     window, length = np.zeros(model.seq, np.int32), len(ids) - context_start(len(ids), model.seq)
     window[:length] = ids[len(ids) - length :]
@@ -106,7 +113,7 @@ def generate(
     candidates = 1 if sampling.temperature == 0 else min(sampling.top_k or symbols, symbols)
     end = model.tokenizer.end_of_document
     run = _program(
-        Settings(model.shape, model.dtype, model.seq, capacity(tokens), candidates, symbols, end, head)
+        Settings(model.shape, model.dtype, model.seq, capacity(tokens), candidates, symbols, end, head, given)
     )
     ready = time.perf_counter()
     drawn, count = run(
@@ -182,6 +189,7 @@ class Settings(NamedTuple):
     symbols: int
     end: int | None
     head: tuple[int, ...] = ()  # the mode token and the document's tag, which begin every context
+    given: bool = False  # whether the prompt is a source, all of which sees all of it
 
 
 @partial(jax.jit, static_argnums=0)
@@ -212,7 +220,8 @@ def decode(
         again = jnp.roll(window, -restart(S)).at[: len(settings.head)].set(head)
         window = jnp.where(length > S, again, window)
         length = jnp.where(length > S, length - restart(S), length)
-        cache, x_SD = forward(shape, params, empty, window[:S], jnp.int32(0))
+        given = length if settings.given else jnp.int32(0)
+        cache, x_SD = forward(shape, params, empty, window[:S], jnp.int32(0), given)
         start = count, drawn, window, length, ended, cache, logits(shape, params, x_SD[length - 1])
         return jax.lax.while_loop(lambda c: running(c[0], c[4]) & (c[3] <= S), step, start)[:5]
 
@@ -240,12 +249,16 @@ def sample(logits_V: Array, key: Array, settings: Settings, temperature: Array, 
     return ids_C[jax.random.categorical(key, kept_C)]
 
 
-def forward(shape: Shape, params: Params, cache: Cache, ids_T: Array, position: Array) -> tuple[Cache, Array]:
-    """The normed residual stream [T, D] of `ids_T` at `position` and after, which it adds to the cache."""
+def forward(
+    shape: Shape, params: Params, cache: Cache, ids_T: Array, position: Array, given: Array | int = 0
+) -> tuple[Cache, Array]:
+    """The normed residual stream [T, D] of `ids_T` at `position` and after, which it adds to the cache; the
+    first `given` tokens of the context see each other both ways."""
     T, S = ids_T.shape[0], cache.key.shape[1]
     tables = rope_tables(S, shape.head_dim, shape.rope)
     cos, sin = (jax.lax.dynamic_slice_in_dim(jnp.asarray(table)[0], position, T) for table in tables)
-    hidden_TS = jnp.arange(S)[None] > position + jnp.arange(T)[:, None]
+    place_T, place_S = position + jnp.arange(T)[:, None], jnp.arange(S)[None]
+    hidden_TS = (place_S > place_T) & ~((place_S < given) & (place_T < given))
     before_attention, before_mlp = BLOCKS[shape.block]
 
     def norm(x: Array, p: Params) -> Array:

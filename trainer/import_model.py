@@ -53,8 +53,7 @@ def import_model(folder: str | Path) -> Model:
     folder = Path(folder)
     where = folder / CONFIG
     config = read_json(where)
-    own = config.get(OWN_FIELD)
-    own = own if isinstance(own, dict) else {}
+    own = own_part(config)
     shape = shape_of(config, str(where), own)
     tensors = read_all(folder)
     if shape.layers > len(tensors) or config["max_position_embeddings"] < 1:
@@ -77,7 +76,7 @@ def import_model(folder: str | Path) -> Model:
         place = named[row.path]
         return place.here(tensors[place.name].astype(np.float32, copy=False))
 
-    tokenizer = tokenizer_of(folder / TOKENIZER, str(own.get("tokenizer", "file")))
+    tokenizer = tokenizer_of(folder / TOKENIZER, own)
     if tokenizer.vocab_size > shape.vocab:
         raise ScalingError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} symbols, the model a table of {shape.vocab}."
@@ -130,8 +129,15 @@ def read_all(folder: Path) -> dict[str, np.ndarray]:
     return {key: tensor for name in names for key, tensor in read_tensors(folder / name).items()}
 
 
-def tokenizer_of(path: Path, kind: str) -> Tokenizer:
+def own_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an export of ours added to a config.json."""
+    own = config.get(OWN_FIELD)
+    return own if isinstance(own, dict) else {}
+
+
+def tokenizer_of(path: Path, own: Mapping[str, Any]) -> Tokenizer:
     """The tokenizer of a tokenizer.json; one that we wrote for bytes becomes a byte tokenizer again."""
+    kind = str(own.get("tokenizer", "file"))
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -28,7 +28,7 @@ from trainer.rewind import may_rewind, rewound, skipped
 from trainer.saving import Saves, demand_writable
 from trainer.step import State, Static
 from trainer.tokens import SPLITS, TokenFolder
-from trainer.training_data import TrainingData
+from trainer.training_data import reading
 from trainer.trunk import Trunk
 from trainer.watch import numbers
 from trainer.weights import keep_model
@@ -82,7 +82,7 @@ def training(
             f"{folder / 'config.json'}: the run was planned on data {config.data_sha256[:12]}, but "
             f"{config.data} holds {data.sha256[:12]}; point it to the data it was planned on."
         )
-    TrainingData(config, data).check(str(folder / "config.json"))
+    reading(config, data).check(str(folder / "config.json"))
     for split in SPLITS:
         if len(data.tokens(split)) < config.seq + 1:
             raise ScalingError(
@@ -100,7 +100,7 @@ def _train(
     folder: Path, config: RunConfig, data: TokenFolder, report: Report, programs_of: ProgramsOf
 ) -> Training:
     begin = time.perf_counter()
-    source = TrainingData(config, data)
+    source = reading(config, data)
     static = static_of(config)
     programs = programs_of(static, source.dtype)
     compile_s = time.perf_counter() - begin
@@ -119,6 +119,8 @@ def _train(
     def evaluation() -> Evaluation:
         return source.evaluate(programs.evaluate, state.params)
 
+    if config.start is not None and not step:
+        host["before"] = evaluation()._asdict()
     with saves, interrupt.listening():
         while step < config.steps:
             if not everyone(not interrupt.asked()):

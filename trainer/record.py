@@ -16,7 +16,7 @@ from scaling.shape import CONVENTIONS, COUNTS
 from trainer.config import RunConfig
 from trainer.evaluate import Evaluation
 from trainer.tokens import TokenFolder
-from trainer.training_data import TrainingData
+from trainer.training_data import reading
 from trainer.trunk import begun_at
 
 FORMAT = "scaling/result"
@@ -86,6 +86,7 @@ def result_record(
         "tokens_per_s": tokens / max(elapsed, 1e-9),
         "packed": host.get("packed", 1),  # runs that shared the device, and so this one's time
         **begun_at(config, host),
+        **began_with(config, host),
         **events(config, host),
         "curve": thin(host["curve"]),
         "config_sha256": config.sha256,
@@ -98,7 +99,7 @@ def result_record(
             "backend": jax.default_backend(),
             "device": machine_name(),
         },
-        **TrainingData(config, data).account(steps),
+        **reading(config, data).account(steps),
         **({"validation": final.further} if final and final.further else {}),
     }
 
@@ -113,6 +114,14 @@ def events(config: RunConfig, host: dict) -> dict[str, Any]:
     if host.get("checkpoint_failures"):
         found["checkpoint_failures"] = host["checkpoint_failures"]
     return found
+
+
+def began_with(config: RunConfig, host: dict) -> dict[str, Any]:
+    """Of a run that began with another one's model: which, and its loss on this run's held-out text."""
+    if config.start is None:
+        return {}
+    before = {name: host["before"][name] for name in ("loss", "loss_se", "bits_per_byte")}
+    return {"start": {"weights_sha256": config.start_sha256, **before}}
 
 
 def package_versions() -> dict[str, str]:

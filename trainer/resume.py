@@ -18,6 +18,7 @@ from trainer.model import per_layer, stacked
 from trainer.processes import agree_on, everyone
 from trainer.programs import abstract_state, fresh_state, mesh_of, placed
 from trainer.saving import kept
+from trainer.start import begins
 from trainer.step import State, Static
 
 Host = dict[str, Any]
@@ -54,7 +55,10 @@ def saved_form(static: Static) -> State:
 def begun(static: Static, config: RunConfig, found: tuple[State, Host] | None) -> tuple[State, Host]:
     """The state where the programs want it, and the host's record: of what was found, or before any step."""
     if found is None:
-        return placed(static, fresh_state(static, config.seed, config.init_multipliers)), fresh_host(config)
+        fresh = fresh_state(static, config.seed, config.init_multipliers)
+        params = begins(config)
+        fresh = fresh if params is None else fresh._replace(params=params)
+        return placed(static, fresh), fresh_host(config)
     state, record = found
     mesh = mesh_of(static)
     if static.resources.scan and mesh is not None:

@@ -240,7 +240,8 @@ TRAINERS = {"bpe": train_bpe, "unigram": train_unigram}
 
 @dataclass(frozen=True)
 class TokenizerRequest:
-    """What `--tokenizer` asks for: `bytes`, `bpe:SIZE`, `unigram:SIZE`, or a tokenizer.json."""
+    """What `--tokenizer` asks for: `bytes`, `bpe:SIZE`, `unigram:SIZE`, a tokenizer.json, or the folder of a
+    run or model, whose tokenizer it is."""
 
     kind: str
     vocab_size: int | None = None
@@ -260,22 +261,37 @@ class TokenizerRequest:
                 )
             return cls(kind, vocab_size=int(size))
         path = Path(text)
+        if path.is_dir():
+            return cls("model", path=path)
         if not path.is_file():
             raise UsageError(
-                f"--tokenizer {text}: neither bytes, nor bpe:SIZE or unigram:SIZE, nor a file that exists."
+                f"--tokenizer {text}: neither bytes, nor bpe:SIZE or unigram:SIZE, nor a file or model that "
+                "exists."
             )
         return cls("file", path=path)
 
     def identity(self) -> dict[str, Any]:
         """What decides the tokenizer, for comparing one build with another."""
+        if self.kind == "model":
+            sha256 = sha256_bytes(self.load().to_text().encode())
+            return {"kind": self.kind, "vocab_size": None, "sha256": sha256}
         return {
             "kind": self.kind,
             "vocab_size": self.vocab_size,
             "sha256": sha256_bytes(self.path.read_bytes()) if self.path else None,
         }
 
-    def load(self) -> HubTokenizer:
+    @property
+    def given(self) -> bool:
+        """Whether it is there already, and not to be trained."""
+        return self.path is not None
+
+    def load(self) -> Tokenizer:
         assert self.path is not None
+        if self.kind == "model":
+            from trainer.weights import tokenizer_in
+
+            return tokenizer_in(self.path)
         try:
             text = self.path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
