@@ -82,7 +82,11 @@ def budgets_of(runs: Runs) -> Floats:
         given = runs.column("budget")
         if np.isfinite(given).all():
             return given
-    flops = runs.flops
+    return clusters(runs.flops)
+
+
+def clusters(flops: Floats) -> Floats:
+    """For each compute the geometric mean of those it belongs with: neighbours within `SAME_BUDGET`."""
     order = np.argsort(flops)
     labels = np.empty(len(flops))
     start = 0
@@ -177,8 +181,12 @@ def _line(x: Floats, y: Floats) -> tuple[float, float]:
     return float(middle - slope * x.mean()), float(slope)
 
 
-def _bootstrap(bands: list[Band], seed: int) -> tuple[float, float, float, float]:
-    """90% intervals of both exponents: residuals of every parabola, pooled and drawn afresh."""
+def draw_optima(bands: list[Band], seed: int = 0, noise: float | None = None) -> tuple[Floats, Floats]:
+    """Draws of (ln N_opt, ln D_opt) of every band, shape=(DRAWS, bands) each: what chance does to them.
+
+    Residuals of every parabola are pooled and drawn afresh; with `noise`, nats of one run, normal noise of
+    that size instead, which bands of few runs need.
+    """
     rng = np.random.default_rng(seed)
     xs = [np.log(b.params) for b in bands]
     fitted = [np.polynomial.polynomial.polyval(x, b.coeffs) for x, b in zip(xs, bands, strict=True)]
@@ -187,19 +195,31 @@ def _bootstrap(bands: list[Band], seed: int) -> tuple[float, float, float, float
         (np.array(b.loss) - f) * math.sqrt(len(f) / (len(f) - 3))
         for b, f in zip(bands, fitted, strict=True) if len(f) > 3
     ] or [np.zeros(1)])  # fmt: skip
-    log_c = np.log([b.budget for b in bands])
-    found = []
-    for _ in range(DRAWS):
-        n_opts, d_opts = [], []
-        for x, f, b in zip(xs, fitted, bands, strict=True):
-            _, c1, c2 = _parabola(x, f + rng.choice(pool, len(f)))
+    n_opts, d_opts = np.empty((DRAWS, len(bands))), np.empty((DRAWS, len(bands)))
+    for i in range(DRAWS):
+        for j, (x, f, b) in enumerate(zip(xs, fitted, bands, strict=True)):
+            drawn = rng.choice(pool, len(f)) if noise is None else noise * rng.standard_normal(len(f))
+            _, c1, c2 = _parabola(x, f + drawn)
             # A draw without a minimum inside counts as its nearer end.
             vertex = (
                 float(np.clip(-c1 / (2 * c2), x.min(), x.max())) if c2 > 0 else float(x[int(np.argmin(f))])
             )
             slope, middle = np.polyfit(x - x.mean(), np.log(b.tokens), 1)
-            n_opts.append(vertex)
-            d_opts.append(middle + slope * (vertex - x.mean()))
-        found.append((_line(log_c, np.array(n_opts))[1], _line(log_c, np.array(d_opts))[1]))
-    low, high = np.quantile(np.array(found), [0.05, 0.95], axis=0)
-    return float(low[0]), float(high[0]), float(low[1]), float(high[1])
+            n_opts[i, j] = vertex
+            d_opts[i, j] = middle + slope * (vertex - x.mean())
+    return n_opts, d_opts
+
+
+def lines_of(log_c: Floats, draws: Floats) -> Floats:
+    """(intercept, slope) of the line in ln C through each row of `draws`, shape=(draws, 2)."""
+    middle = log_c.mean()
+    slopes = draws @ (log_c - middle) / ((log_c - middle) ** 2).sum()
+    return np.stack([draws.mean(1) - slopes * middle, slopes], axis=1)
+
+
+def _bootstrap(bands: list[Band], seed: int) -> tuple[float, float, float, float]:
+    """90% intervals of both exponents."""
+    log_c = np.log([b.budget for b in bands])
+    ends = (np.quantile(lines_of(log_c, draws)[:, 1], [0.05, 0.95]) for draws in draw_optima(bands, seed))
+    (n_lo, n_hi), (d_lo, d_hi) = (pair.tolist() for pair in ends)
+    return n_lo, n_hi, d_lo, d_hi
