@@ -30,7 +30,7 @@ KNOBS = {"lr": "peak rate at the base size", "batch": "tokens", "decay": "rate x
 VERDICTS = {
     "interior": "the best value lies between two that were tried",
     "edge": "the best of the values tried is the outermost: the true one may lie beyond",
-    "zero": "none is best: the knob's least value, 0, was tried and nothing beats it",
+    "least": "the knob's least value (no decay, one sequence a step) was tried and nothing beats it",
     "undecided": "noise hides where the best value lies",
 }
 
@@ -48,10 +48,10 @@ class Tried:
 class Tuned:
     """One knob at one size. `best`, `lo`, `hi`: best value; None an open end, beyond what was tried.
 
-    `waste` is that of the recipe's value; a floor where the verdict is `edge`. `waste_half`, `waste_double`
-    are those of half and twice the BEST value, `waste_low`, `waste_high` of the least and greatest tried
-    (None where it diverged). `curvature`: waste is about 1 - exp(-curvature x ln(value / best)^2), None where
-    no minimum was found or, for decay, where it does not apply.
+    `waste` is that of the recipe's value; a floor where the verdict is `edge`. `waste_low`, `waste_high`:
+    of the least and greatest value tried, None where it diverged. `curvature`: waste is about
+    1 - exp(-curvature (x - x_best)^2), x = ln value, of decay ln(1 + value); `price` is that of a value twice
+    or half the best. Both are None where no minimum was found, `price` for decay too.
     """
 
     knob: str
@@ -64,11 +64,10 @@ class Tuned:
     waste: float
     waste_lo: float
     waste_hi: float
-    waste_half: float | None
-    waste_double: float | None
     waste_low: float | None
     waste_high: float | None
     curvature: float | None
+    price: float | None
     tried: tuple[Tried, ...]
 
 
@@ -95,8 +94,9 @@ class Trend:
 
     `exponents` by variable, each [value, lo, hi]: N and D where the sizes tell them apart, else C = the
     compute along the sizes tried. `recipe_exponents` are the recipe's rule along the same. At the target:
-    the law's value [value, lo, hi], the recipe's, and the waste of the recipe's by the curvature of the
-    largest size (None without one). `published` laws that yield a number there, by name.
+    the law's value [value, lo, hi], the recipe's, and the waste of the recipe's [value, lo, hi] by the
+    curvature of the largest size (None without one). `published`: what published laws say there, by name;
+    their rates as the rate at the base size that gives hidden matrices theirs.
     """
 
     knob: str
@@ -104,7 +104,7 @@ class Trend:
     recipe_exponents: dict[str, float]
     at_target: list[float]
     recipe_at_target: float
-    waste_at_target: float | None
+    waste_at_target: list[float] | None
     published: dict[str, float]
 
 
@@ -134,8 +134,8 @@ class Certificate:
 
     @property
     def interior(self) -> bool:
-        """Whether every knob's best value was found at every size: inside, or at a true zero."""
-        return all(tuned.verdict in ("interior", "zero") for p in self.points for tuned in p.knobs)
+        """Whether every knob's best value was found at every size: inside, or the least there is."""
+        return all(tuned.verdict in ("interior", "least") for p in self.points for tuned in p.knobs)
 
     def nearest(self, params: float) -> Point:
         """The point nearest in size."""
