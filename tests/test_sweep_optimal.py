@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,8 +12,9 @@ import pytest
 from sweep_helpers import LAW, SMALL, settings, tokens, workers_import_fakes  # noqa: F401
 from typer.testing import CliRunner
 
-from scaling.cli.main import app
+from scaling.cli.main import app, main
 from scaling.errors import ScalingError, UsageError
+from scaling.files import read_json, write_json
 from scaling.laws.fit import fit, rows_of
 from scaling.laws.information import centred, loss_gradient, sensitivity, size_gradient, uncentred
 from scaling.laws.surface import loss_of, optimum_of
@@ -20,6 +22,7 @@ from scaling.runs import Runs
 from scaling.shape import ShapeFamily
 from sweeps import store
 from sweeps.design import isoflop_design
+from sweeps.engines.external import record
 from sweeps.next import next_cells, propose
 from sweeps.optimal import REPEATS, choose, optimal_design, points_of, problem_of, spread
 from sweeps.plausible import plausible_laws
@@ -187,12 +190,12 @@ def test_a_sweep_designs_itself_through_the_command(tokens, tmp_path, workers_im
 
 def test_next_through_the_command(tokens, tmp_path, workers_import_fakes, monkeypatch):  # noqa: F811
     """A sweep by a known law; `next --run` adds its proposal, trains it, and knows more afterwards."""
-    import sweeps.sweep
+    from sweeps.engines.local import LocalEngine
 
     folder = tmp_path / "sweep"
     run(prepare(folder, settings(tokens)), workers=2, runner=LAW)
     before = len(store.open_sweep(folder).design.cells)
-    monkeypatch.setattr(sweeps.sweep.run, "__defaults__", (None, None, LAW, None))
+    monkeypatch.setattr(LocalEngine.__init__, "__defaults__", (None, LAW, None, "", "local"))
     ask = ["next", str(folder), "--target", "1e13", "--batch", "2", "--waste", "0", "--json"]
     first = CliRunner().invoke(app, [*ask, "--run", "--workers", "2"])
     assert first.exit_code == 0, first.output
@@ -200,7 +203,7 @@ def test_next_through_the_command(tokens, tmp_path, workers_import_fakes, monkey
     assert found["ran"]["ran"] == 2 and len(found["proposed"]) == 2
     cells = store.open_sweep(folder).design.cells
     assert {row["id"] for row in found["proposed"]} <= {cell.id for cell in cells}
-    assert len(cells) >= before + 2
+    assert len(cells) == before + 2  # those asked for, and no size beyond an edge
     second = json.loads(CliRunner().invoke(app, ask).stdout)
     assert second["runs"] == found["runs"] + found["ran"]["done"] - before
     assert second["sd_log_params"] < found["sd_log_params"]
@@ -210,6 +213,52 @@ def test_next_through_the_command(tokens, tmp_path, workers_import_fakes, monkey
     assert near.exit_code != 0 and "above the dearest run" in str(near.exception)
     cell_ids = [cell.id for cell in next_cells(store.open_sweep(folder), *_read(folder), 1e13, batch=3)[0]]
     assert not set(cell_ids) & {cell.id for cell in cells}
+
+
+def test_next_goes_on_until_the_plan_is_sure_or_the_budget_is_spent(tokens, tmp_path, capsys):  # noqa: F811
+    """A trainer that answers by a law: batch after batch, each refit, none bought that is on its way."""
+    from sweeps.next import Ask, look, pending_cells, pursue
+
+    folder = tmp_path / "sweep"
+    law, spent = LAWS[3], []
+
+    def answer(sweep):
+        store.create(sweep.folder, sweep.design, sweep.recipe, sweep.data)
+        for cell in pending_cells(sweep):
+            spent.append(cell.flops(sweep.design.seq))
+            n, d = np.array([cell.shape.params()]), np.array([cell.tokens])
+            loss = float(loss_of(law, n, d)[0]) * np.exp(0.004 * np.random.default_rng(len(spent)).normal())
+            config = read_json(sweep.cell_folder(cell) / "config.json")
+            result = record({"cell": cell.id, "loss": loss}, config, {})
+            write_json(sweep.cell_folder(cell) / "result.json", result)
+        return {"ran": 1, "waiting": 0}
+
+    sweep = prepare(folder, settings(tokens))
+    answer(sweep)
+    sweep, asked = store.open_sweep(folder), Ask(1e13, batch=2, flops=3e11)
+    before = sum(spent)
+    first = look(sweep, asked)[1]
+    rounds = pursue(sweep, replace(asked, enough=first["expected_waste"] * 0.8), 9, answer)
+    wastes = [entry["expected_waste"] for entry in rounds]
+    assert rounds[-1]["enough"] and wastes[-1] <= 0.8 * wastes[0] < min(wastes[:-1]) and len(rounds) > 1
+    assert rounds[-1]["ran"] is None and sum(spent) - before <= 3e11
+    poor = pursue(store.open_sweep(folder), replace(asked, flops=4e9), 9, answer)
+    assert not poor[-1]["enough"] and not poor[-1]["proposed"]  # what is left buys no further run
+    # Handed out and not waited for: counted as known, and not bought a second time.
+    sweep = store.open_sweep(folder)
+    handed = pursue(sweep, replace(asked, flops=None), 9, lambda s: {"ran": 0, "waiting": len(_kept(s))})
+    assert len(handed) == 1 and handed[0]["ran"]["waiting"] == 2
+    then = look(store.open_sweep(folder), asked)[1]
+    assert then["pending"] == 2 and then["runs"] == handed[0]["runs"]
+    assert then["sd_log_params"] == pytest.approx(handed[0]["proposed"][-1]["sd_log_params"])
+    assert not {row["id"] for row in then["proposed"]} & {row["id"] for row in handed[0]["proposed"]}
+    assert main(["next", str(folder), "--target", "1e13", "--engine", "slurm"]) == 2
+    assert "give --run" in capsys.readouterr().err
+
+
+def _kept(sweep):
+    store.create(sweep.folder, sweep.design, sweep.recipe, sweep.data)
+    return [state for state in store.cell_states(sweep) if state.state == "waiting"]
 
 
 def _read(folder):

@@ -12,7 +12,7 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -117,11 +117,11 @@ class Where:
 
     name: str = "local"
     workers: int | None = None
-    options: Mapping[str, Any] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def engine(self, home: Path) -> Engine:
         """The engine for the runs of `home`; options of another engine are complained about."""
-        return engine_of(self.name, home, self.workers, self.options or {})
+        return engine_of(self.name, home, self.workers, self.options)
 
 
 def asked(

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from scaling import results
+from scaling.columns import ALIAS_OF, canonical
 from scaling.errors import ScalingError
 from scaling.files import read_json, write_atomic, write_json
-from scaling.runs import ALIAS_OF, DIVERGED, DONE, SHOWN, canonical
+from scaling.runs import DIVERGED, DONE, SHOWN
 from scaling.shape import CONVENTIONS, COUNTS, Shape
 from scaling.tables import missing, number, read_table
 from sweeps import store
