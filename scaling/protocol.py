@@ -238,9 +238,13 @@ def _minimum(
     middle = float(np.log([row["params"] for row in rows]).mean())
     x = np.log([row["params"] for row in rows]) - middle
     loss = np.array([row["loss"] for row in rows])
-    spread = noise * loss / np.sqrt([len(row["loss_by_seed"]) for row in rows])
+    design = np.stack([np.ones_like(x), x, x * x], axis=1)
+    solve = np.linalg.pinv(design).T
+    left = loss - design @ (loss @ solve)
+    # A bowl that is no parabola is not known better than its parabola fits.
+    misfit = math.sqrt(float(left @ left) / (len(x) - 3)) if len(x) > 3 else 0.0
+    spread = np.maximum(noise * loss / np.sqrt([len(row["loss_by_seed"]) for row in rows]), misfit)
     draws = loss + spread * np.random.default_rng(0).standard_normal((DRAWS, len(rows)))
-    solve = np.linalg.pinv(np.stack([np.ones_like(x), x, x * x], axis=1)).T
     at, lowest, inside = _vertices(loss[None] @ solve, x, loss[None])
     spots, lows, _ = _vertices(draws @ solve, x, draws)
     target = float(np.clip(math.log(predicted) - middle, x[0], x[-1]))

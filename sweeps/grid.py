@@ -35,7 +35,7 @@ ALIASES = {
     "budget": "flops", "d_model": "width", "n_layers": "layers", "n_heads": "heads",
     "n_kv_heads": "kv_heads", "d_ff": "ffn", "learning_rate": "lr", "batch_size": "batch",
 }  # fmt: skip
-REALS = ("lr", "weight_decay")
+REALS, FROM_ZERO = ("lr", "weight_decay"), ("seed", "weight_decay")
 OFF = 0.05  # the family's nearest size may miss the asked one by this much before it is said
 SHORT = {"layers": "l", "heads": "h", "kv_heads": "k", "head_dim": "e", "ffn": "f"}
 
@@ -140,14 +140,16 @@ def _value(name: str, text: Any, where: str) -> float:
     what = f"{where}: field {name!r}"
     if isinstance(text, bool) or not isinstance(text, (str, int, float)):
         raise ScalingError(f"{what} must be a number, not {text!r}.")
+    above = name not in FROM_ZERO
     try:
         if name == "flops":
             return parse_flops(text, what)
-        if name in REALS:
-            return parse_number(text, what, positive=name == "lr")
-        return parse_count(text, what, positive=name != "seed")
+        value = parse_number(text, what, above) if name in REALS else parse_count(text, what, above)
     except UsageError as error:
         raise ScalingError(str(error)) from None
+    if value < 0:
+        raise ScalingError(f"{what} must be at least zero; {str(text)!r} was given.")
+    return value
 
 
 def _shape(row: Row, family: ShapeFamily) -> Shape:
@@ -163,6 +165,9 @@ def _shape(row: Row, family: ShapeFamily) -> Shape:
         raise ScalingError(f"{row.where}: has no size; give 'width' (and 'layers', ...) or 'params'.")
     try:
         base = family.shape(values["width"])
+    except ValueError as error:
+        raise ScalingError(f"{row.where}: field 'width': {error}") from None
+    try:
         return replace(base, **values | _heads(values, base, family))
     except ValueError as error:
         raise ScalingError(f"{row.where}: {error}") from None

@@ -32,11 +32,13 @@ class Verb(NamedTuple):
 
 VERBS: dict[str, Verb] = {
     "quickstart": Verb("Start here", "quickstart", "Run the whole loop on this machine in minutes."),
+    "examples": Verb("Start here", "examples", "Write example runs and three notebooks."),
     "data": Verb("Measure", "data", "Turn text into a token folder: split, tokenised, hashed."),
     "data build": Verb("Measure", "data_build", "Clean, de-duplicate and tokenise text, with a data card."),
     "data pairs": Verb("Measure", "data_pairs", "Turn pairs of source and target texts into tokens."),
     "sweep": Verb("Measure", "sweep", "Train the small runs of a design; resumes where it stopped."),
     "status": Verb("Measure", "status", "Show how far a sweep has come, and what failed."),
+    "protocol": Verb("Measure", "protocol", "Run PaLM 2's scaling study, its Table 1 included."),
     "next": Verb("Measure", "next", "Propose the runs that most reduce the plan's expected waste."),
     "run-cell": Verb("Measure", "run_cell", "Train the one run a folder describes (engines call this)."),
     "table": Verb("Fit", "table", "Read any tool's run tables, check them, write them as one."),
