@@ -30,6 +30,7 @@ Params = dict  # nested: module name -> ... -> array, the paths of Shape.table
 
 
 ONE_DEVICE = Resources()
+JOINED = 2**18  # numbers: the most that weights hold together to be joined for one product (a core's cache)
 
 
 def rows_of(shape: Shape, scan: bool = False) -> list[tuple[Param, list[int]]]:
@@ -140,12 +141,15 @@ def weight(w: Array, dtype: Any, resources: Resources, *axes: str) -> Array:
 def products(x: Array, weights: Sequence[Array], resources: Resources, *axes: str) -> list[Array]:
     """x @ w for each of several weights of alike axes.
 
-    On one device in one product: small matrices leave a core's multiply units idle. Over a mesh the
-    joined columns would no longer lie where their parts do.
+    On one device in one product: small matrices leave a core's multiply units idle; large ones do not,
+    and would be copied for nothing. Over a mesh the joined columns would no longer lie where their parts do.
     """
     if resources.devices > 1:
         return [x @ weight(w, x.dtype, resources, *axes) for w in weights]
-    return list(linear(x, tuple(weight(w, x.dtype, resources, *axes) for w in weights)))
+    cast = tuple(weight(w, x.dtype, resources, *axes) for w in weights)
+    if sum(w.size for w in cast) > JOINED:
+        return [linear(x, (w,))[0] for w in cast]
+    return list(linear(x, cast))
 
 
 def product(x: Array, w: Array, resources: Resources, *axes: str) -> Array:
