@@ -41,7 +41,7 @@ from trainer.batches import train_ids
 from trainer.objectives.rows import Rows
 from trainer.objectives.text import StreamText
 
-BUDGETS, SIZES, SEEDS = (3e10, 1e11, 3e11, 1e12), 5, (2, 2, 1, 1)
+BUDGETS, SIZES, SEEDS = (3e10, 1e11, 3e11, 1e12, 3e12), 5, (2, 2, 2, 1, 1)
 QUICK = (1.5e10, 3e10), 3, (1, 1)
 
 
