@@ -122,11 +122,11 @@ def score(
     stride = max(1, model.seq // 2) if stride is None else stride
     if not 1 <= stride <= model.seq:
         raise UsageError(f"--stride {stride}: 1 to {model.seq}, the context of the model, is possible.")
-    encoded = list(_encode(model, documents, excluded))
-    if not any(len(ids) > 1 for _, ids in encoded):
+    coded = list(encoded(model, documents, excluded))
+    if not any(len(ids) > 1 for _, ids in coded):
         raise ScalingError("there is no text to score: every document is empty or was left out.")
-    windows = [w for i, (_, ids) in enumerate(encoded) for w in windows_of(i, ids, model.seq, stride)]
-    nats: list[list[float]] = [[] for _ in encoded]
+    windows = [w for i, (_, ids) in enumerate(coded) for w in windows_of(i, ids, model.seq, stride)]
+    nats: list[list[float]] = [[] for _ in coded]
     rows = max(1, min(MOST_ROWS, LOGITS_AT_ONCE // (model.seq * model.shape.vocab)))
     params = jax.tree.map(jnp.asarray, model.params)
     for at in range(0, len(windows), rows):
@@ -134,24 +134,25 @@ def score(
         ids = np.stack([*(w.ids for w in batch), *[batch[0].ids] * (rows - len(batch))])
         if model.first is not None:
             ids[:, 0] = model.first
-        for window, values in zip(batch, np.asarray(_nats(model.shape, model.dtype, params, ids))):
+        for window, values in zip(batch, np.asarray(token_nats(model.shape, model.dtype, params, ids))):
             nats[window.document].append(math.fsum(values[window.first : window.last].tolist()))
         if report is not None:
             report(at + len(batch), len(windows))
     unscored = model.tokenizer.end_of_document is None  # symbols: the first one, of one byte
     scored = (
         DocumentScore(document.name, len(document.text) - unscored, len(ids) - 1, math.fsum(parts))
-        for (document, ids), parts in zip(encoded, nats)
+        for (document, ids), parts in zip(coded, nats)
     )
     return Score(tuple(scored), model.seq, stride)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _nats(shape: Shape, dtype: str, params: Params, ids: Array) -> Array:
+def token_nats(shape: Shape, dtype: str, params: Params, ids: Array) -> Array:
+    """Nats [B, S] of the targets of ids [B, S + 1]."""
     return token_losses(shape, params, ids, dtype)[0]
 
 
-def _encode(
+def encoded(
     model: Model, documents: Iterable[Document], excluded: Excluded | None
 ) -> Iterator[tuple[Document, np.ndarray]]:
     """Each document with its ids, the closing symbol of the one before it first."""
