@@ -23,6 +23,8 @@ EPILOG = """Examples:
  scaling plan --target-loss 2.1 --unique-tokens 300B
 
  scaling plan --flops 1e13 --sweep my_sweep --out my_sweep/plan.json
+
+ scaling plan --flops 1e22 --accelerator v5p --chips 256 --write maxtext=run.yml --write nanochat=run.sh
 """
 
 
@@ -126,6 +128,14 @@ def command(
             help="Write the files of a launch into this folder; with --accelerator.", rich_help_panel=OUTPUT
         ),
     ] = None,
+    write: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--write",
+            help="Write the run for another trainer: maxtext=run.yml or nanochat=run.sh; may be repeated.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     verify: Annotated[
         bool,
         typer.Option(
@@ -183,6 +193,13 @@ def command(
         )
     if files is not None and (cluster is None or utilisation is not None):
         raise UsageError("--files needs --accelerator (without --utilisation): a launch needs a layout.")
+    writes = {}
+    if write:
+        from scaling.trainerfiles import parse_writes
+
+        writes = parse_writes(write)
+        if cluster is None and sweep is None:
+            raise UsageError("--write needs --accelerator (or --sweep): they bring the batch and the steps.")
     source, size, folder = parse_source(law, fit, sweep, convention, seq, vocab, waste, force)
     if folder is not None and (needs.unique_tokens is not None or batch_tokens is not None):
         option = "--batch-tokens" if batch_tokens is not None else "--unique-tokens"
@@ -235,6 +252,10 @@ def command(
 
         for path in write_files(files, plan, out):
             output.say(f"written: {path}")
+    for name, path in writes.items():
+        from scaling.trainerfiles import write_trainer_file
+
+        output.say(f"written: {write_trainer_file(name, path, plan)}")
 
     def render() -> None:
         from scaling.cli.plan_page import render_plan
