@@ -44,3 +44,22 @@ def settings(tokens, **changes):
     from dataclasses import replace
 
     return replace(SMALL.settings(), data=str(tokens), **changes)
+
+
+def planned(folder, tokens, shorter=20):
+    """A finished sweep by a known law and its sealed plan, its runs made `shorter` to be trained."""
+    from scaling.files import write_json
+    from scaling.laws.fit import fit
+    from scaling.planfiles import plan_sweep
+    from scaling.runs import read_runs
+    from scaling.seal import sealed
+    from sweeps import sweep
+
+    sweep.run(sweep.prepare(folder, settings(tokens)), workers=1, runner=LAW)
+    write_json(folder / "fit.json", fit(read_runs(folder / "runs.csv"), bootstrap=40).to_dict())
+    plan = plan_sweep(folder, SMALL.target)
+    step = plan["recipe"]["batch"] * plan["recipe"]["seq"]
+    for run in (plan, *plan["confirmations"]):
+        run["tokens"] = max(1, round(run["tokens"] / shorter / step)) * step
+    write_json(folder / "plan.json", sealed(plan))
+    return folder

@@ -1,6 +1,8 @@
 """The Slurm engine on a real two-node Slurm: whatever dies, every run once, the same numbers."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from slurm_cluster import Cluster, call, command_of, processes_of, wait_for
-from sweep_helpers import settings, tokens, workers_import_fakes  # noqa: F401 (fixtures)
+from sweep_helpers import planned, settings, tokens, workers_import_fakes  # noqa: F401 (fixtures)
 
 from scaling.files import read_json, write_json
 from sweeps import store
@@ -51,26 +53,27 @@ def undisturbed(tmp_path_factory, tokens):  # noqa: F811
     return numbers(folder)
 
 
-def at_work(folder, cluster, node=None):
-    """A cell that has trained for a while and not finished: its name, node and process."""
+def at_work(place, cluster, node=None):
+    """A run below `place` that has trained for a while and not finished: its name, node and process."""
     for one in [node] if node else cluster.nodes:
         for pid in processes_of(one):
             said = command_of(pid).split(b"\0")
             if b"run-cell" in said:
-                cell = folder / "cells" / Path(os.fsdecode(said[said.index(b"run-cell") + 1])).name
+                cell = place / Path(os.fsdecode(said[said.index(b"run-cell") + 1])).name
                 metrics = cell / "metrics.jsonl"
                 if metrics.exists() and metrics.stat().st_size and not (cell / "result.json").exists():
                     return cell.name, one, pid
     return None
 
 
-def caught(folder, cluster, node=None):
+def caught(place, cluster, node=None):
     found = []
-    wait_for(lambda: found.append(at_work(folder, cluster, node)) or found[-1], "a cell at work", 60)
+    wait_for(lambda: found.append(at_work(place, cluster, node)) or found[-1], "a cell at work", 60)
     return found[-1]
 
 
-def test_a_lost_node_a_kill_and_a_cancelled_run_then_resumed_here(
+@pytest.mark.requires("ray")
+def test_a_lost_node_a_kill_and_a_cancelled_run_then_resumed_on_ray(
     undisturbed,
     cluster,
     tmp_path,
@@ -80,10 +83,10 @@ def test_a_lost_node_a_kill_and_a_cancelled_run_then_resumed_here(
     sweep = subprocess.Popen(
         sweep_command(folder, tokens, *ON_SLURM), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-    lost, node, _ = caught(folder, cluster)
+    lost, node, _ = caught(folder / "cells", cluster)
     cluster.kill(node)  # and it stays dead: the run goes to the other node
     other = next(name for name in cluster.nodes if name != node)
-    killed, _, pid = caught(folder, cluster, other)
+    killed, _, pid = caught(folder / "cells", cluster, other)
     os.kill(pid, signal.SIGKILL)
     cancelled = ({"c1e10-d8-s0", "c1e10-d16-s0", "c1e10-d24-s0"} - {lost, killed}).pop()
     first = read_json(folder / "slurm/001/submission.json")
@@ -96,7 +99,7 @@ def test_a_lost_node_a_kill_and_a_cancelled_run_then_resumed_here(
     assert "restart 0" in restarted and "restart 1" in restarted
     assert sorted(numbers(folder).index) == sorted({lost, killed})
     cluster.start(node)
-    run(*sweep_command(folder, tokens))  # the local engine goes on where Slurm stopped
+    run(*sweep_command(folder, tokens, "--engine", "ray"))  # goes on where Slurm stopped
     assert numbers(folder).equals(undisturbed)
     assert sorted(pd.read_csv(folder / "runs.csv")["cell"]) == list(undisturbed.index)
 
@@ -126,3 +129,28 @@ def test_local_then_slurm_detached_found_again_and_run_by_hand(
     script = str(folder / "slurm/001/job.sh")
     subprocess.run(["bash", script], env={**os.environ, "SLURM_ARRAY_TASK_ID": "1"}, check=True, timeout=60)
     assert numbers(folder).equals(undisturbed)
+
+
+@pytest.mark.requires("ray")
+def test_a_launch_on_slurm_survives_its_node_and_ends_on_ray(cluster, tmp_path, tokens):  # noqa: F811
+    """The sized run, its confirmation runs and a further seed by three calls: a local launch's losses."""
+    cluster.wait_until_idle()
+    folder, here = planned(tmp_path / "loop", tokens), tmp_path / "here"
+    shutil.copytree(folder, here)
+    launch = [sys.executable, "-m", "scaling.cli.main", "launch", "--json"]
+    there = [*launch, str(folder / "plan.json")]
+    handed = json.loads(run(*there, "--only-planned", *ON_SLURM, "--detach").stdout)
+    assert [(row["name"], row["status"]) for row in handed["runs"]] == [("1", "waiting")]
+    _, node, _ = caught(folder / "launch", cluster)
+    cluster.kill(node)
+    found = run(*there, "--seeds", "1", *ON_SLURM)
+    cluster.start(node)
+    assert "1 runs are with Slurm already" in found.stderr
+    assert "restart 1" in (folder / "launch/1/log.txt").read_text()
+    ended = json.loads(run(*there, "--engine", "ray").stdout)
+    assert ended["ran"] == 1 and {row["status"] for row in ended["runs"]} == {"done"}
+    alone = json.loads(run(*launch, str(here / "plan.json")).stdout)
+    assert alone["ran"] == 4
+    assert {r["name"]: r["loss"] for r in ended["runs"]} == {r["name"]: r["loss"] for r in alone["runs"]}
+    seal = read_json(folder / "plan.json")["seal"]
+    assert all(read_json(path)["plan_seal"] == seal for path in folder.glob("launch/*/result.json"))
