@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from scaling.files import added, as_fields, from_mapping
 from scaling.shape import Shape
 
-FLOPS_CONVENTION = "model_causal"
+FLOPS_CONVENTION: Final = "model_causal"
 
 
 @dataclass(frozen=True)

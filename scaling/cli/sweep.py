@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scaling.cli import engines
+from scaling.cli import engines, machines
 from scaling.cli.output import emit, say, table
 
 
@@ -60,7 +60,8 @@ def command(
     design: Annotated[
         str | None,
         typer.Option(
-            help="trunk: runs of one shape share all but their decay. grid (the default): each run alone."
+            help="grid (the default): each run alone. trunk: runs of one shape share all but their decay. "
+            "tuning: is the recipe tuned? A star over rate, batch and decay at two sizes."
         ),
     ] = None,
     grid: Annotated[
@@ -74,6 +75,11 @@ def command(
         float,
         typer.Option(help="Log loss between seeds, for the simulations of --dry-run --target.", min=1e-6),
     ] = 0.005,
+    profile: machines.ProfileOption = None,
+    accelerator: machines.Accelerator = None,
+    chips: machines.ChipCount = None,
+    chips_per_run: machines.PerRun = None,
+    price: machines.Price = None,
     *,
     where: engines.Where,
     dry_run: Annotated[
@@ -86,9 +92,12 @@ def command(
     Every budget trains several sizes of one family of shapes, so that its loss has a minimum in
     between. With --target and --budget (or --runs) the runs are chosen instead for what they tell of the
     plan: fewer, and far from the optima. With --design trunk the rate stays constant until a run's decay,
-    and what runs of one shape have in common is trained once. --dry-run --target simulates what the
+    and what runs of one shape have in common is trained once. --design tuning trains a star over learning
+    rate, batch and weight decay about the recipe at two sizes or more, and writes FOLDER/certificate.json:
+    best values, what the recipe's waste, and its rules at --target. --dry-run --target simulates what the
     design would tell. The same command on the same folder skips what is done; without options it goes on
-    with what the folder holds. Results land in FOLDER/runs.csv.
+    with what the folder holds. Results land in FOLDER/runs.csv. --dry-run gives time, and with --price
+    money, by the profile of `scaling calibrate` where there is one, or for --accelerator and --chips.
 
     Example: scaling sweep DIR --budget 1e13 --target 1e14 --dry-run
     """
@@ -116,6 +125,11 @@ def command(
         "flops": None if budget is None else parse_flops(budget, "--budget"),
     }
     goal = None if target is None else parse_flops(target, "--target")
+    if design == "tuning":
+        from scaling.cli.tuning_page import tune
+
+        tune(folder, asked | {"grid": grid}, goal, recipe, where.engine(folder / "tuning"), dry_run, as_json)
+        return
     if runs is not None or budget is not None:
         asked["target"] = goal
     if design is not None:
@@ -123,7 +137,8 @@ def command(
     if grid is not None:
         asked["grid"] = with_grid(grid, asked)
     sweep = requested(folder, {name: value for name, value in asked.items() if value is not None}, recipe)
-    plan = preview(sweep, engine=chosen)
+    clock = machines.clock(folder, profile, accelerator, chips, chips_per_run, price)
+    plan = preview(sweep, engine=chosen, clock=clock)
     if dry_run:
         if goal is not None:
             plan["preflight"] = preflight(sweep.design, goal, noise, trunk_names(sweep))
@@ -138,7 +153,7 @@ def with_trunks(design: str) -> bool:
     from scaling.errors import UsageError
 
     if design not in ("grid", "trunk"):
-        raise UsageError(f"--design {design}: known are grid and trunk.")
+        raise UsageError(f"--design {design}: known are grid, trunk and tuning.")
     return design == "trunk"
 
 
@@ -163,23 +178,30 @@ def with_grid(grid: Path, asked: dict[str, Any]) -> str:
 
 
 def headline(plan: dict[str, Any]) -> str:
-    from scaling.quantities import format_duration, format_flops
+    from scaling.quantities import format_duration, format_flops, format_money
 
     left = sum(cell["status"] not in ("done", "diverged") for cell in plan["cells"])
     if not left:
-        return f"{len(plan['cells'])} runs, all of them finished"
+        return f"{runs(len(plan['cells']))}, all of them finished"
     places = plan["workers"]
     flops = plan["trunks"]["flops"] if "trunks" in plan else plan["flops"]
-    where = "all at a time" if places is None else f"on {places} worker{'s'[: places != 1]}"
+    what = "chip" if plan["timing"]["kind"] == "accelerator" else "worker"
+    where = "all at a time" if places is None else f"on {places} {what}{'s'[: places != 1]}"
+    money = "" if plan["cost_usd"] is None else f", {format_money(plan['cost_usd'])}"
     return (
-        f"{len(plan['cells'])} runs ({left} to do), {format_flops(flops)} FLOPs in all, "
-        f"about {format_duration(plan['time_s'])} {where}"
+        f"{runs(len(plan['cells']))} ({left} to do), {format_flops(flops)} FLOPs in all, "
+        f"about {format_duration(plan['time_s'])}{machines.between(plan)} {where}{money}"
     )
 
 
-def show_preview(plan: dict[str, Any]) -> None:
-    from scaling.quantities import format_count, format_duration, format_flops
+def runs(count: int) -> str:
+    return f"{count} run{'s'[: count != 1]}"
 
+
+def show_preview(plan: dict[str, Any]) -> None:
+    from scaling.quantities import format_count, format_duration, format_flops, format_money
+
+    priced = plan["cost_usd"] is not None
     own = any(cell["own"] for cell in plan["cells"])
     table(
         [
@@ -219,7 +241,8 @@ def show_preview(plan: dict[str, Any]) -> None:
         rows = ((s["name"], f"{s['share']:.1%}", format_count(s["tokens"]), f"{s['epochs']:.2g}",
                  f"{s['worth']:.0%}") for s in plan["sources"])  # fmt: skip
         table(["source", "share", "tokens", "epochs in the longest run", "worth of a token"], rows)
-    print(f"{headline(plan)} (time: a stated guess for one core; it corrects itself while runs finish).")
+    print(f"{headline(plan)}.")
+    print(machines.said(plan))
     if "trunks" in plan:
         print(trunks_line(plan["trunks"]))
     if "preflight" in plan:
