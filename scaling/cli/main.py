@@ -59,6 +59,7 @@ VERBS: dict[str, Verb] = {
     "finetune": Verb("Use", "finetune", "Train a model further, on other data or a longer context."),
     "generate": Verb("Use", "generate", "Continue a text with a trained run's model."),
     "eval": Verb("Use", "eval", "Score any text: bits per byte and nats per token."),
+    "memorization": Verb("Use", "memorization", "Ask models for the canaries planted in their data."),
     "export": Verb("Use", "export", "Write the model as a Hugging Face folder."),
     "import": Verb("Use", "import_model", "Read a Hugging Face folder back into a model folder."),
 }
