@@ -1,80 +1,134 @@
-"""The notebooks run from the first cell to the last and say what they should."""
+"""The notebooks of `scaling examples` run from the first cell to the last and say what they should."""
 
 from __future__ import annotations
 
+import json
 import re
-import runpy
-import shutil
-from pathlib import Path
+import threading
 
 import pytest
 
-import scaling
 from analysis import notebooks
+from scaling.cli.main import main
 from scaling.errors import ScalingError
 
-EXAMPLE = notebooks.SOURCES.parent / "data" / "own_cpu_sweep.csv"
+FIT, DESIGN, LOOP = notebooks.NOTEBOOKS.values()
 
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    out = tmp_path_factory.mktemp("notebooks") / "quickstart.ipynb"
-    return notebooks.execute("quickstart", out), out
+    """The three notebooks, executed beside one another."""
+    folder = tmp_path_factory.mktemp("examples")
+    notebooks.write(folder)
+    found: dict[str, object] = {}
+
+    def run(name):
+        try:
+            found[name] = notebooks.execute(folder / name)
+        except BaseException as error:
+            found[name] = error
+
+    notebooks.execute(folder / FIT)  # alone: the first start of a kernel writes files that others read
+    threads = [threading.Thread(target=run, args=(name,)) for name in (DESIGN, LOOP)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for outcome in found.values():
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return {name: json.loads((folder / name).read_text()) for name in notebooks.NOTEBOOKS.values()}
+
+
+def outputs(notebook):
+    return [output for cell in notebook["cells"] for output in cell.get("outputs", ())]
 
 
 def printed(notebook) -> str:
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    return "".join(output.text for output in outputs if output.output_type == "stream")
+    return "".join("".join(o["text"]) for o in outputs(notebook) if o["output_type"] == "stream")
 
 
-@pytest.mark.requires("notebooks")
-def test_the_notebook_draws_every_figure(executed):
-    notebook, out = executed
-    drawing = [
-        cell for cell in notebook.cells if cell.source.startswith("figures.") or "\nfigures." in cell.source
-    ]
-    assert len(drawing) == 5
-    for cell in drawing:
-        assert [output for output in cell.outputs if "image/png" in output.get("data", {})], cell.source
-    assert out.stat().st_size > 50_000
-
-
-@pytest.mark.requires("notebooks")
-def test_the_notebook_prints_the_fitted_exponent_and_beats_the_rival(executed):
-    text = printed(executed[0])
-    found = re.search(r"prior_free: N_opt ~ C\^([\d.]+) \(([\d.]+) to ([\d.]+)\)", text)
-    assert found is not None
-    exponent, low, high = map(float, found.groups())
-    assert low < exponent < high and 0.4 < exponent < 0.6
-    errors = [float(value) for value in re.findall(r"mean error of ([\d.]+)%", text)]
-    assert len(errors) == 2 and errors[0] < errors[1]
-    assert "6 x params x tokens" in text and "train " in text and "will do" in text
+def drawn(notebook, kind) -> int:
+    return sum(kind in output.get("data", {}) for output in outputs(notebook))
 
 
 @pytest.mark.requires("notebooks")
 def test_no_cell_warned_or_failed(executed):
-    for cell in executed[0].cells:
-        for output in cell.get("outputs", ()):
-            assert output.output_type != "error"
-            assert output.get("name") != "stderr", output.text
-
-
-def test_it_reads_a_sweep_named_by_the_environment(tmp_path, monkeypatch, capsys):
-    shutil.copy(EXAMPLE, tmp_path / "runs.csv")
-    frame = scaling.read_runs(tmp_path / "runs.csv").table.drop(columns="flops")
-    frame.to_csv(tmp_path / "runs.csv", index=False)
-    monkeypatch.setenv("SCALING_SWEEP", str(tmp_path))
-    ended = runpy.run_path(str(Path(notebooks.SOURCES) / "quickstart.py"))  # it is a script too
-    assert ended["held_out"] is None and len(ended["runs"]) == len(frame)
-    assert ended["plan"]["seal"] and "nats per token" in capsys.readouterr().out
+    for notebook in executed.values():
+        assert len(notebook["cells"]) > 10
+        for output in outputs(notebook):
+            assert output["output_type"] != "error"
+            assert output.get("name") != "stderr", output["text"]
 
 
 @pytest.mark.requires("notebooks")
-def test_a_failing_cell_and_an_unknown_name_are_said_in_words(tmp_path, monkeypatch):
-    with pytest.raises(ScalingError, match="no notebook 'nothing'"):
-        notebooks.execute("nothing")
-    (tmp_path / "broken.py").write_text("# %%\nraise ValueError('it broke')\n")
-    monkeypatch.setattr(notebooks, "SOURCES", tmp_path)
-    with pytest.raises(ScalingError, match="notebook 'broken': ValueError: it broke"):
-        notebooks.execute("broken", tmp_path / "out.ipynb", NOBODY_SET_THIS="1")
-    assert not (tmp_path / "out.ipynb").exists()
+def test_the_first_fits_runs_and_compares_laws(executed):
+    notebook = executed[FIT]
+    text = printed(notebook)
+    misses = [float(value) for value in re.findall(r"mean miss ([\d.]+)%", text)]
+    assert len(misses) == 3 and misses[0] == min(misses) < 2
+    counted = re.findall(r"N_opt ~ C\^([\d.]+)", text)
+    assert len(counted) == 2 and float(counted[0]) < float(counted[1])  # without embeddings it is steeper
+    assert drawn(notebook, "image/png") == 4
+    assert drawn(notebook, "text/html") == 5  # runs, fit, laws, one law, plan
+
+
+@pytest.mark.requires("notebooks")
+def test_the_second_backtests_and_designs(executed):
+    text = printed(executed[DESIGN])
+    misses = [float(value) for value in re.findall(r"dearer ones missed by ([\d.]+)%", text)]
+    assert len(misses) >= 4 and misses[-2] < misses[0] / 3
+    near, far = (float(value) for value in re.findall(r"planned size off by (\d+)%", text))
+    assert far < near / 2  # what the notebook says: spread the sizes
+    assert "simulated over 48 plausible laws" in text and "Approach 2: parabola per budget" in text
+    assert drawn(executed[DESIGN], "image/png") == 1
+
+
+@pytest.mark.requires("notebooks")
+def test_the_third_trains_seals_and_verifies(executed):
+    text = printed(executed[LOOP])
+    low, high = map(float, re.search(r"promised [\d.]+ \(([\d.]+) to ([\d.]+)\)", text).groups())
+    measured, where = re.search(r"measured ([\d.]+): (inside|OUTSIDE)", text).groups()
+    assert (where == "inside") == (low <= float(measured) <= high)
+    assert "12 of 12 runs done" in text and "report.html" in text
+    assert "\x1b" not in text  # a kernel asks for colours; a page has no use for them
+    assert drawn(executed[LOOP], "image/png") == 2
+
+
+def test_written_notebooks_are_valid_and_never_replace_a_file(tmp_path, capsys):
+    (tmp_path / "runs.csv").write_text("mine")
+    assert main(["examples", str(tmp_path), "--json"]) == 0
+    files = json.loads(capsys.readouterr().out)["files"]
+    assert [file.rpartition("/")[2] for file in files] == ["runs.csv", FIT, DESIGN, LOOP]
+    assert (tmp_path / "runs.csv").read_text() == "mine"
+    for name in notebooks.NOTEBOOKS.values():
+        content = json.loads((tmp_path / name).read_text())
+        assert len({cell["id"] for cell in content["cells"]}) == len(content["cells"])
+        assert content["cells"][0]["source"][0].startswith("# ")
+        assert not any(cell.get("outputs") for cell in content["cells"])
+    assert main(["examples", str(tmp_path / "runs.csv")]) == 1
+    assert "is a file" in capsys.readouterr().err
+
+
+@pytest.mark.requires("notebooks")
+def test_a_written_notebook_obeys_the_format(tmp_path):
+    import nbformat
+
+    for path in notebooks.write(tmp_path)[1:]:
+        nbformat.validate(nbformat.reads(path.read_text(), as_version=4))
+
+
+@pytest.mark.requires("notebooks")
+def test_a_failing_cell_is_said_in_words_and_nothing_is_written(tmp_path):
+    broken = tmp_path / "broken.ipynb"
+    broken.write_text(json.dumps(notebooks.notebook_of("# %%\nraise ValueError('it broke')\n")))
+    before = broken.read_bytes()
+    with pytest.raises(ScalingError, match=r"broken\.ipynb: ValueError: it broke"):
+        notebooks.execute(broken)
+    assert broken.read_bytes() == before
+
+
+def test_a_command_that_fails_in_a_cell_says_why(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ScalingError, match=r"scaling fit nothing\.csv: nothing\.csv: no such file"):
+        notebooks.shell("scaling fit nothing.csv")
