@@ -65,9 +65,13 @@ def show(certificate: Certificate, path: Path | None = None) -> None:
     from scaling.tuning import KNOBS, VERDICTS
 
     for point in certificate.points:
-        size, tokens = format_count(point.params), format_count(point.tokens)
+        size, tokens, flops = (
+            format_count(point.params),
+            format_count(point.tokens),
+            format_flops(point.flops),
+        )
         print(
-            f"width {point.width}, {size} parameters on {tokens} tokens, {format_flops(point.flops)} FLOPs a run"
+            f"width {point.width}: {size} parameters, {tokens} tokens, {flops} FLOPs a run"
             f" (noise between seeds {point.noise:.4f} nats, worth of an e-fold of tokens {point.slope:.3f})"
         )
         table(
