@@ -14,6 +14,7 @@ from scaling.files import added, from_mapping
 from scaling.recipe import Recipe
 from scaling.shape import ShapeFamily
 from sweeps import store
+from sweeps.clocks import Chips, Clock, clock_of, costs, row
 from sweeps.data import EXTERNAL, prepare_data, usable_tokens
 from sweeps.design import FEW_STEPS, Cell, Design, OptimumRule, extend, isoflop_design
 from sweeps.engines.base import Engine, Task, failures
@@ -22,9 +23,8 @@ from sweeps.engines.progress import Quiet
 from sweeps.grid import grid_design
 from sweeps.mixing import check_scores, readings, warnings, with_mixture
 from sweeps.optimal import informed_design
-from sweeps.same_run import refuse_others
 from sweeps.store import Sweep
-from sweeps.timing import COMPILE_S, training_seconds, wall_seconds
+from sweeps.timing import COMPILE_S, training_seconds
 from sweeps.trunks import few_trunks, own_shares, saving, spent_on, trunk_recipe
 from sweeps.worker import DEFAULT_RUNNER
 
@@ -128,10 +128,20 @@ def _design(settings: Settings, family: ShapeFamily, train_tokens: int) -> Desig
     )
 
 
-def preview(sweep: Sweep, workers: int | None = None, engine: Engine | None = None) -> dict[str, Any]:
-    """What the sweep will cost: its cells with FLOPs, steps, tokens and the time expected of them."""
-    places = (engine or LocalEngine(workers)).places
+def preview(
+    sweep: Sweep, workers: int | None = None, engine: Engine | None = None, clock: Clock | None = None
+) -> dict[str, Any]:
+    """What the sweep will cost: its cells with FLOPs, steps, tokens and the time and money expected of them.
+
+    `clock` knows the machines; without one it is the user's profile, or a guess (sweeps.clocks).
+    """
+    clock = clock or clock_of(sweep.folder)
+    places = clock.cluster.chips if isinstance(clock, Chips) else (engine or LocalEngine(workers)).places
     design = sweep.design
+    took = {
+        cell.id: clock.took(cell.shape, cell.tokens, design.seq, sweep.recipe_of(cell).batch)
+        for cell in design.cells
+    }
     states = {state.id: state.state for state in store.cell_states(sweep)}
     sources = readings(sweep)
     cells = [
@@ -146,7 +156,7 @@ def preview(sweep: Sweep, workers: int | None = None, engine: Engine | None = No
             "seed": cell.seed,
             **learning(sweep, cell),
             "flops": cell.flops(design.seq),
-            "time_s": seconds_of(cell, design),
+            **row(clock, took[cell.id]),
             "flags": ["few-steps"] if cell.steps < FEW_STEPS else [],
             "status": states[cell.id],
         }
@@ -160,9 +170,11 @@ def preview(sweep: Sweep, workers: int | None = None, engine: Engine | None = No
         "cells": cells,
         "flops": design.flops,
         "workers": places,
-        "time_s": wall_seconds(
-            ((c.shape, shares[c.id] * seconds_of(c, design)) for c in open_cells),
-            places or max(1, len(open_cells)),
+        **costs(
+            clock,
+            [(c.shape, took[c.id].share(shares[c.id])) for c in open_cells],
+            places,
+            compile_each=not isinstance(clock, Chips),
         ),
         "notes": [*design.notes, *few_trunks(sweep), *warnings(sources)],
         **({"sources": [source.to_dict() for source in sources]} if sources else {}),
@@ -194,8 +206,6 @@ def run(
             f"{sweep.folder}: only an external trainer has its data ({sweep.data.source}); "
             "use --engine external."
         )
-    store.refuse_mixture(sweep.folder, sweep.design, sweep.recipe, sweep.data)
-    refuse_others((sweep.cell_folder(cell), sweep.config(cell)) for cell in sweep.design.cells)
     sweep = store.create(sweep.folder, sweep.design, sweep.recipe, sweep.data)
     ran = 0
     while True:

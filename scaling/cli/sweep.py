@@ -141,7 +141,8 @@ def command(
     plan = preview(sweep, engine=chosen, clock=clock)
     if dry_run:
         if goal is not None:
-            plan["preflight"] = preflight(sweep.design, goal, noise, trunk_names(sweep))
+            with shown("preflight"):
+                plan["preflight"] = preflight(sweep.design, goal, noise, trunk_names(sweep))
         emit(plan, as_json, lambda: show_preview(plan))
         return
     say(headline(plan))
@@ -213,6 +214,7 @@ def show_preview(plan: dict[str, Any]) -> None:
             *(["rate", "batch"] if own else []),
             "FLOPs",
             "time",
+            *(["cost"] if priced else []),
             "status",
             "flags",
         ],
@@ -226,6 +228,7 @@ def show_preview(plan: dict[str, Any]) -> None:
                 *((f"{cell['lr']:.3g}", cell["batch"]) if own else ()),
                 format_flops(cell["flops"]),
                 format_duration(cell["time_s"]),
+                *((format_money(cell["cost_usd"]),) if priced else ()),
                 cell["status"],
                 " ".join(cell["flags"]),
             )
