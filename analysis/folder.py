@@ -17,6 +17,7 @@ from scaling.planfiles import check_plan, read_results
 from scaling.results import read_result
 from scaling.runs import Runs, read_runs
 from scaling.seal import check_seal
+from scaling.tuning import Certificate, read_certificate
 from scaling.verify import score
 
 T = TypeVar("T")
@@ -37,6 +38,8 @@ NEEDED = {
         "noise",
         "sentence",
     ),
+    "scaling/backtest": ("cuts", "plan", "target", "drift"),
+    "scaling/specification": ("plans", "drivers", "reference", "target"),
 }
 
 
@@ -62,6 +65,10 @@ class Evidence:
     problems: tuple[str, ...]
     derived: tuple[str, ...]
     surface: Json | None = None  # fit.json of a family beyond the p-norm's, where that is what the folder has
+    guards: Json | None = None  # fit.json's account of flagged runs: the fit with and without them
+    tuning: Certificate | None = None  # certificate.json
+    backtest: Json | None = None  # backtest.json, by `scaling backtest --out`
+    choices: Json | None = None  # choices.json, by `scaling choices --out`
 
     @property
     def name(self) -> str:
@@ -170,12 +177,22 @@ def read_folder(folder: str | Path) -> Evidence:
         "data/manifest.json", _json("scaling/tokens"), "the data card says only what the sweep says"
     )
     cells = _results(folder / "cells", problems)
+
+    def extra(name: str, read: Callable[[Path], T]) -> T | None:
+        """What a report can use and nobody misses; a damaged one is a problem all the same."""
+        return get(name, read, "") if (folder / name).exists() else None
+
+    fitted = extra("fit.json", _json(FORMAT)) if any_fit is not None else None
+    tuning = extra("certificate.json", lambda path: read_certificate(path.parent))
+    backtest = extra("backtest.json", _json("scaling/backtest"))
+    choices = extra("choices.json", _json("scaling/specification"))
     if runs is not None and not cells:
         missing.append("cells/ holds no result: training curves cannot be drawn.")
     said = tuple(problem.replace(f"{folder}/", "") for problem in problems)  # a report is passed on
     return Evidence(
         folder, sweep, runs, fit, bands, plan, launched, cells, verdict, manifest,
-        tuple(missing), said, tuple(derived), surface,
+        tuple(missing), said, tuple(derived), surface, (fitted or {}).get("guards"),
+        tuning, backtest, choices,
     )  # fmt: skip
 
 

@@ -129,6 +129,11 @@ def to_svg(figure: Figure) -> str:
     return _saved(figure, format="svg", metadata={"Date": None, "Creator": None}).decode()
 
 
+def to_pdf(figure: Figure) -> bytes:
+    """A drawing for a paper: vectors and text, the same bytes for the same data."""
+    return _saved(figure, format="pdf", metadata={"CreationDate": None, "Creator": None})
+
+
 def write_figure(figure: Figure, path: Path) -> Path:
     """Write the figure as what its name ends in: .svg, .png or .pdf; the same data give the same bytes."""
     kind = path.suffix.lower()
@@ -136,7 +141,7 @@ def write_figure(figure: Figure, path: Path) -> Path:
         return write_atomic(path, to_svg(figure))
     if kind == ".png":
         return write_atomic(path, to_png(figure))
-    return write_atomic(path, _saved(figure, format="pdf", metadata={"CreationDate": None, "Creator": None}))
+    return write_atomic(path, to_pdf(figure))
 
 
 def _saved(figure: Figure, **options: Any) -> bytes:

@@ -12,14 +12,16 @@ from analysis.style import PAPER
 
 _COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 _STYLE = re.compile(r'style="([^"]*)"')
+_TAG = re.compile(r'\bid="tag-(x|\d+)-([mp])-\d+"')
 _NEUTRAL = 0.03  # chroma in OKLab below which a colour counts as a grey
 
 
-def inline(svg: str, prefix: str, label: str) -> Html:
+def inline(svg: str, prefix: str, label: str, measures: str = "[]") -> Html:
     """The drawing as an element of a page, read aloud as `label`; every id starts with `prefix`.
 
     Colours become CSS variables (`colour_rules` defines them), so that one drawing serves a light
-    and a dark page.
+    and a dark page. The names that `interactive.name_layers` gave become classes: `layer2` of the third
+    layer, `marks` of what has points; `measures` is what its axes measure, for the page's script.
     """
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<!--.*?-->", "", body, flags=re.S)
@@ -29,12 +31,20 @@ def inline(svg: str, prefix: str, label: str) -> Html:
     box = re.search(r'viewBox="([0-9. -]+)"', opening)
     if box is None:
         raise ValueError("the drawing has no viewBox.")
+    body = _TAG.sub(_classes, body)
     body = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', body)
     body = re.sub(r'\b(?:xlink:)?href="#([^"]+)"', rf'href="#{prefix}-\1"', body)
     body = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", body)
     body = _STYLE.sub(lambda found: f'style="{_COLOUR.sub(_variable, found[1])}"', body)
     body = re.sub(r"\n\s*", "\n", body)
-    return fill('<svg role="img" aria-label="{}" viewBox="{}">{}', label, box[1], Html(body.strip()))
+    opening = '<svg role="img" aria-label="{}" viewBox="{}" data-axes="{}">{}'
+    return fill(opening, label, box[1], measures, Html(body.strip()))
+
+
+def _classes(found: re.Match[str]) -> str:
+    layer, points = found[1], found[2] == "m"
+    names = [*([] if layer == "x" else [f"layer{layer}"]), *(["marks"] if points else [])]
+    return f'class="{" ".join(names)}"' if names else ""
 
 
 def colour_rules(drawings: Iterable[str]) -> Html:

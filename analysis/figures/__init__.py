@@ -19,6 +19,7 @@ from analysis.figures.plan import plan_page
 from analysis.figures.prediction import loss_frontier, predicted_against_actual
 from analysis.figures.ratio import tokens_per_parameter
 from analysis.figures.residuals import residuals
+from analysis.figures.shift import optimum_shift
 from analysis.figures.training import training_curves
 from analysis.figures.transfer import rate_transfer
 from analysis.figures.tuning import tuning_sensitivity
@@ -32,6 +33,7 @@ __all__ = [
     "laws_compared",
     "loss_frontier",
     "optimum_against_compute",
+    "optimum_shift",
     "outcomes_by_seed",
     "overview",
     "plan_page",

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.figures.parts import line_key, mark, shade
+from analysis.figures.parts import line_key, mark
 from analysis.style import BLUE, GREEN, MUTED, PURPLE, VERMILLION, plate, short_count, styled
 
 COLOURS = (BLUE, GREEN, PURPLE, VERMILLION)
+APART = 0.12  # of the distance between two numbers of repetitions
 KINDS = ("interleaved", "shuffled", "verbatim")
 
 
@@ -30,11 +31,13 @@ def extraction(runs: Sequence[Mapping[str, Any]]) -> Figure:
     for ax, kind in zip(axes, kinds, strict=True):
         ticks = sorted({g["repetitions"] for run in ordered for g in run["groups"] if g["kind"] == kind})
         place = {r: i for i, r in enumerate(ticks)}
-        for run, colour in zip(ordered, colours, strict=True):
+        for i, (run, colour) in enumerate(zip(ordered, colours, strict=True)):
             found = [g for g in run["groups"] if g["kind"] == kind]
-            x = [place[g["repetitions"]] for g in found]
+            aside = APART * (i - (len(ordered) - 1) / 2)  # so that intervals do not hide one another
+            x = [place[g["repetitions"]] + aside for g in found]
             y = [100 * g["rate"] for g in found]
-            shade(ax, x, [100 * g["rate_lo"] for g in found], [100 * g["rate_hi"] for g in found], colour)
+            low, high = ([100 * g[name] for g in found] for name in ("rate_lo", "rate_hi"))
+            ax.vlines(x, low, high, color=colour, linewidth=1.0, alpha=0.7, zorder=2)
             ax.plot(x, y, color=colour, linewidth=1.4, zorder=3)
             mark(ax, x, y, "o", colour)
         ax.set_xticks(range(len(ticks)), [str(r) for r in ticks])
@@ -42,7 +45,7 @@ def extraction(runs: Sequence[Mapping[str, Any]]) -> Figure:
         ax.set_title(kind)
         ax.set_ylim(-4, 104)
     axes[0].set_ylabel("extracted (%)")
-    figure.supxlabel("times planted", fontsize="medium")
+    axes[len(axes) // 2].set_xlabel("times planted")
     keys = [
         line_key(f"{short_count(run['params'])} parameters", colour)
         for run, colour in zip(ordered, colours, strict=True)

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from analysis.folder import Evidence
 from analysis.html import EMPTY, Html, details, facts, fill, items, join, table
+from analysis.sections.datacard import built
 from analysis.sections.words import format_count, format_flops, short_hash
 from scaling.quantities import format_bytes, format_duration
 
@@ -45,7 +47,8 @@ def data_card(evidence: Evidence) -> Html:
     ]
     if not any(value for _, value in rows):
         return Html("<p>Nothing is known about the data.</p>\n")
-    return join([facts(rows), items([*([notes] if isinstance(notes, str) else notes), *excluded])])
+    said = items([*([notes] if isinstance(notes, str) else notes), *excluded])
+    return join([facts(rows), said, built(manifest.get("card"))])
 
 
 def _tokenizer(tokenizer: Mapping[str, Any], used: Mapping[str, Any]) -> str | None:
@@ -148,9 +151,36 @@ def _launched(evidence: Evidence) -> Html:
 
 def _download(evidence: Evidence) -> Html:
     assert evidence.runs is not None
-    content = base64.b64encode(evidence.runs.table.to_csv(index=False).encode()).decode()
+    content = base64.b64encode(safe_csv(evidence.runs.table).encode()).decode()
     link = '<p><a download="runs.csv" href="data:text/csv;base64,{}">Download the run table (CSV)</a></p>\n'
     return fill(link, content)
+
+
+def safe_csv(frame: pd.DataFrame) -> str:
+    """The table as CSV that no spreadsheet takes for formulas: text that could begin one gets an apostrophe.
+
+    After OWASP, "CSV Injection": a cell that begins with = + - @, a tab or a line end; numbers stay.
+    """
+
+    def guard(value: Any) -> Any:
+        if isinstance(value, str) and value.lstrip(" ")[:1] in FORMULA and not _is_number(value):
+            return f"'{value}"
+        return value
+
+    shown = frame.rename(columns=guard)
+    # Every cell, not only those of text columns: a column of objects may hold both.
+    return str(shown.map(guard).to_csv(index=False))
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def provenance(evidence: Evidence) -> Html:
@@ -198,6 +228,8 @@ def _commands(evidence: Evidence) -> Html:
         f"scaling plan --sweep DIR --flops {plan['inputs']['flops']:g} --out DIR/plan.json" if plan else None,
         "scaling launch DIR/plan.json" if evidence.launched else None,
         "scaling verify DIR" if evidence.verdict else None,
+        "scaling backtest DIR/runs.csv --out DIR/backtest.json" if evidence.backtest else None,
+        "scaling choices DIR/runs.csv --out DIR/choices.json" if evidence.choices else None,
         "scaling report DIR",
     ]
     return fill(
