@@ -47,6 +47,7 @@ def command(
     from scaling.laws.constrained_fit import BASES
     from scaling.laws.estimate import FREE
     from scaling.laws.fit import fit
+    from scaling.progress import shown
     from scaling.quantities import parse_flops
 
     if family in BASES or family.endswith(".py"):
@@ -57,8 +58,9 @@ def command(
     chosen = check(family, count, no_prior, seed=seed)
     aim = None if target is None else parse_flops(target, "--target")
     table = load(runs, skip_bad, columns)
-    law = fit(table, family, count, chosen, seed=seed)
-    result = approaches(table, law, aim, seed=seed)
+    with shown("approaches"):
+        law = fit(table, family, count, chosen, seed=seed)
+        result = approaches(table, law, aim, seed=seed)
     if out is not None:
         write_json(out, result.to_dict())
     output.emit(result.to_dict(), as_json, lambda: _show(result, out))

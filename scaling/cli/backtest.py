@@ -67,6 +67,7 @@ def command(
     from scaling.cli.law_options import check
     from scaling.files import write_json
     from scaling.laws.backtest import backtest
+    from scaling.progress import shown
     from scaling.quantities import parse_flops
 
     chosen = check(family, count, no_prior, prior, delta, repetition, seed)
@@ -74,7 +75,8 @@ def command(
     aim = None if target is None else parse_flops(target, "--target")
     at = None if cuts is None else sorted({parse_flops(c.strip(), "--cuts") for c in cuts.split(",")})
     table = load(runs, skip_bad, columns)
-    result = backtest(table, family, count, chosen, delta, aim, at, seed, repetition)
+    with shown("backtest"):
+        result = backtest(table, family, count, chosen, delta, aim, at, seed, repetition)
     if out is not None:
         write_json(out, result.to_dict())
     if figure is not None:

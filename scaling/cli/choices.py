@@ -40,12 +40,14 @@ def command(
     """
     from scaling.files import write_json
     from scaling.laws.specification import specification
+    from scaling.progress import shown
     from scaling.quantities import parse_flops
 
     output.check_figure(figure)
     aim = None if target is None else parse_flops(target, "--target")
     table = load(runs, skip_bad, columns)
-    result = specification(table, aim)
+    with shown("choices"):
+        result = specification(table, aim)
     if out is not None:
         write_json(out, result.to_dict())
     if figure is not None:

@@ -24,12 +24,18 @@ def command(
     weights stay float32, and the tokenizer gives the same ids. `scaling import` reads the folder back,
     bit for bit.
     """
+    from scaling.progress import shown, stage
     from trainer.check_export import check_export
     from trainer.export import export_model
     from trainer.weights import load_model
 
-    model = load_model(run)
-    config = export_model(model, out)
+    with shown("export"):
+        stage("loading the model", 0.0)
+        model = load_model(run)
+        stage("writing the folder", 0.2)
+        config = export_model(model, out)
+        stage("comparing with transformers", 0.4)
+        checked = check_export(model, out) if check else None
     values: dict[str, Any] = {
         "run": str(run),
         "out": str(out),
@@ -37,7 +43,7 @@ def command(
         "params": model.shape.params(),
         "context": model.seq,
         "tokenizer": model.tokenizer.kind,
-        "check": check_export(model, out) if check else None,
+        "check": checked,
     }
     emit(values, as_json, lambda: show(values))
 

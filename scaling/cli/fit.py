@@ -75,6 +75,7 @@ def command(
     from scaling.laws.estimate import FREE
     from scaling.laws.fit import fit
     from scaling.laws.guarded import named, with_and_without
+    from scaling.progress import shown
     from scaling.quantities import parse_flops
 
     chosen = check(family, count, no_prior, prior, delta, repetition, seed)
@@ -88,7 +89,8 @@ def command(
         from scaling.laws.surface_fit import SurfaceFit, fit_other
 
         def other_fit(rows: Runs) -> SurfaceFit:
-            return fit_other(rows, family, count, chosen, delta, bootstrap, seed, repetition)
+            with shown("fit"):
+                return fit_other(rows, family, count, chosen, delta, bootstrap, seed, repetition)
 
         other = other_fit(table)
         compared = with_and_without(table, other, other_fit, excluded, goal)
@@ -104,7 +106,8 @@ def command(
         return
 
     def law_fit(rows: Runs) -> Fit:
-        return fit(rows, family, count, chosen, delta, bootstrap, seed)
+        with shown("fit"):
+            return fit(rows, family, count, chosen, delta, bootstrap, seed)
 
     result = law_fit(table)
     compared = with_and_without(table, result, law_fit, excluded, goal)

@@ -40,6 +40,7 @@ def command(
     from scaling.errors import UsageError
     from scaling.files import write_json
     from scaling.laws.gain import gain
+    from scaling.progress import shown
     from scaling.shape import COUNTS
 
     if count not in COUNTS:
@@ -50,7 +51,8 @@ def command(
         raise UsageError(f"--seed must be zero or more, not {seed}.")
     output.check_figure(figure)
     tables = [load(path, skip_bad, columns) for path in (a, b)]
-    result = gain(tables[0], tables[1], count, bootstrap, seed)
+    with shown("gain"):
+        result = gain(tables[0], tables[1], count, bootstrap, seed)
     if out is not None:
         write_json(out, result.to_dict())
     if figure is not None:

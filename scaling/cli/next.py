@@ -46,6 +46,7 @@ def command(
     Example: scaling next SWEEP --target 1e14 --batch 3 --run --rounds 5 --budget 1e13
     """
     from scaling.errors import UsageError
+    from scaling.progress import shown
     from scaling.quantities import parse_flops
     from sweeps import store
     from sweeps.next import Ask, look, pending_cells, pursue
@@ -74,7 +75,8 @@ def command(
             go(sweep)
         seen = pursue(sweep, ask, rounds, go, told=announce)
     else:
-        seen = [look(sweep, ask)[1]]
+        with shown("next"):
+            seen = [look(sweep, ask)[1]]
     trained = [entry["ran"] for entry in seen if entry.get("ran")]
     last = trained[-1] if trained else None
     found = {

@@ -26,6 +26,7 @@ from scaling.laws.isoflop import budgets_of
 from scaling.laws.naive import ONE_BUDGET
 from scaling.laws.surface import Floats, PNormLaw
 from scaling.laws.vertices import LEAST_SIZES, vertex
+from scaling.progress import tracked
 
 if TYPE_CHECKING:
     from scaling.laws.fit import Fit
@@ -127,7 +128,7 @@ def approaches(
     rng = np.random.default_rng(seed)
     noisy = exact * np.exp(fit.noise * rng.standard_normal((draws, len(runs))))
     rows = []
-    for name in ("envelope", "quadratic", "cubic", "akima"):
+    for name in tracked(("envelope", "quadratic", "cubic", "akima"), "simulating each approach"):
         solve = _solver(name, bands, curves)
         rows.append(_one(name, solve, runs.loss, exact, noisy, truth, fit.law, aim, curves))
     rows.append(_surface(fit, truth, aim, len(runs)))

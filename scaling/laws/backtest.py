@@ -34,6 +34,7 @@ from scaling.laws.estimate import Prior
 from scaling.laws.forecast import Forecast, forecast
 from scaling.laws.naive import NAMES, RivalScore, against, bins_of, rivals, skill
 from scaling.laws.surface import Floats
+from scaling.progress import tracked
 
 if TYPE_CHECKING:
     from scaling.runs import Runs
@@ -139,7 +140,7 @@ def backtest(
     refused: list[tuple[float, str]] = []
     past: list[_Misses] = []
     at = _cuts(runs) if cuts is None else [float(c) for c in cuts]
-    for cut in sorted(at):
+    for cut in tracked(sorted(at), "refitting below each cut"):
         below = flops <= cut * (1 + 1e-9)
         if below.all():
             refused.append((cut, "no run lies above it"))

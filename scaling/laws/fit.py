@@ -36,6 +36,7 @@ from scaling.laws.intervals import (
 )
 from scaling.laws.surface import PARAMETERS, Floats, PNormLaw, floats, law_from_dict, log_optimum_of
 from scaling.laws.yielding import shrink
+from scaling.progress import stage
 
 if TYPE_CHECKING:
     from scaling.runs import Runs
@@ -253,9 +254,11 @@ def fit(
     rows, few = rows_of(runs, count)
     certify.refuse_unfit(rows, family, runs.source)
     notes = list(runs.notes)
+    stage("fitting", 0.0)
     free = estimate(rows, family, None, delta)
     shrunk = free if chosen is None else shrink(free, chosen, delta, notes)
     chosen = shrunk.prior
+    stage("forecasting the dearer runs from the cheaper", 0.2)
     misses = forward(rows, family, chosen, delta, seed)
     used = shrunk
     if chosen is not None and _gate(misses, free):
@@ -267,6 +270,7 @@ def fit(
         )
     evidence = certify.certificate(used)
     certify.refuse_failed(used, free, evidence, runs.source)
+    stage(f"bootstrap of {bootstrap} draws", 0.5)
     vectors = draws(used, bootstrap, seed)
     exponents = {
         "prior_free": exponent_interval(free, draws(free, bootstrap, seed) if used is not free else vectors)
@@ -279,6 +283,7 @@ def fit(
     if chosen is not None:
         prior_record = {"used": used is shrunk, **chosen.to_dict(), **certify.prior_evidence(free, shrunk)}
         notes.extend(prior_record.pop("notes"))
+    stage("cross-checks", 0.8)
     extras = {"by_count": _by_count(runs, count, free, shrunk)}
     extras |= without_few_steps(rows, few, used, notes)
     if evidence["unexplained"] > certify.WEAK:

@@ -25,6 +25,7 @@ from scaling.laws.estimate import HUBER, Prior, Rows, estimate, robust_scale
 from scaling.laws.fit import rows_of
 from scaling.laws.naive import best_of_bins
 from scaling.laws.surface import Floats
+from scaling.progress import tracked
 
 if TYPE_CHECKING:
     from scaling.runs import Runs
@@ -190,7 +191,7 @@ def _draws(joint: _Joint, theta: Floats, a: Rows, b: Rows, draws: int, seed: int
         groups = int(group.max()) + 1
         times.append(rng.multinomial(groups, np.full(groups, 1 / groups), size=draws)[:, group])
     weights = np.concatenate(times, axis=1) * joint.weights
-    return np.array([_solve(joint, theta, w) for w in weights])
+    return np.array([_solve(joint, theta, w) for w in tracked(weights, "bootstrap")])
 
 
 def _triple(theta: Floats, vectors: Floats, i: int) -> tuple[float, float, float]:

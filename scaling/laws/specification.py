@@ -35,6 +35,7 @@ from scaling.laws.isoflop import budgets_of
 from scaling.laws.naive import ONE_BUDGET, bins_of
 from scaling.laws.surface import Floats, PNormLaw
 from scaling.laws.vertices import vertex
+from scaling.progress import tracked
 
 if TYPE_CHECKING:
     from scaling.runs import Runs
@@ -109,23 +110,24 @@ def specification(runs: Runs, target: float | None = None) -> Specification:
     accounts = _accounts(runs)
     plans: list[Plan] = []
     failed: list[tuple[str, str]] = []
-    for kept, subset in _subsets(runs):
-        for count in dict.fromkeys(count for count, _ in accounts):
-            mine = {flops: account for (c, flops), account in accounts.items() if c == count}
-            for estimator, family, loss, pinned, solved in _solutions(subset, count, first):
-                for flops, account in mine.items():
-                    budget = account.c[0] + account.c[1] * math.log(best_n) + math.log(best_d)
-                    where = f"{estimator}; {family}; {loss}; {count}; {flops}; E {pinned}; runs: {kept}"
-                    if isinstance(solved, str):
-                        failed.append((where, solved))
-                        break
-                    found = _plan(solved, account, budget, math.log(best_n))
-                    if isinstance(found, str):
-                        failed.append((where, found))
-                        continue
-                    n, d = found
-                    lost = max(float(waste(first.law, n, d)), 0.0)
-                    plans.append(Plan(estimator, family, loss, count, flops, pinned, kept, n, d, lost))
+    counts = list(dict.fromkeys(count for count, _ in accounts))
+    tables = [(kept, subset, count) for kept, subset in _subsets(runs) for count in counts]
+    for kept, subset, count in tracked(tables, "fitting every choice, by table and count"):
+        mine = {flops: account for (c, flops), account in accounts.items() if c == count}
+        for estimator, family, loss, pinned, solved in _solutions(subset, count, first):
+            for flops, account in mine.items():
+                budget = account.c[0] + account.c[1] * math.log(best_n) + math.log(best_d)
+                where = f"{estimator}; {family}; {loss}; {count}; {flops}; E {pinned}; runs: {kept}"
+                if isinstance(solved, str):
+                    failed.append((where, solved))
+                    break
+                found = _plan(solved, account, budget, math.log(best_n))
+                if isinstance(found, str):
+                    failed.append((where, found))
+                    continue
+                n, d = found
+                lost = max(float(waste(first.law, n, d)), 0.0)
+                plans.append(Plan(estimator, family, loss, count, flops, pinned, kept, n, d, lost))
     plans.sort(key=lambda p: p.params)
     reference = Plan(
         SHRUNK, next(iter(FAMILY)), next(iter(LOSSES)), "total", "6nd", "free", ALL_RUNS, best_n, best_d, 0.0,
