@@ -83,16 +83,10 @@ def sweep_source(
 
 def seed_noise(table: pd.DataFrame) -> float | None:
     """Deviation of log loss between seeds of the same cell; None when too few cells were repeated."""
-    import numpy as np
+    from scaling.noise import seed_noise_of
 
-    if not {"params", "tokens", "loss", "seed"} <= set(table.columns):
-        return None
-    groups = table.assign(log_loss=np.log(table["loss"])).groupby(["params", "tokens"])["log_loss"]
-    freedom = int((groups.size() - 1).sum())
-    if freedom < LEAST_REPEATS:
-        return None
-    squares = float((groups.var(ddof=0) * groups.size()).sum())
-    return float(np.sqrt(squares / freedom))
+    found = seed_noise_of(table)
+    return None if found is None or found.repeats < LEAST_REPEATS else found.log_loss
 
 
 NUMBER = (int, float)

@@ -19,6 +19,7 @@ from scaling.laws.estimate import Prior, Rows, estimate
 from scaling.laws.information import centred
 from scaling.laws.surface import Floats, loss_of, optimum_of
 from scaling.laws.vertices import vertex
+from scaling.progress import tracked
 from sweeps.design import Design
 from sweeps.optimal import LEAST, NOISE, Points, optimal_design, points_of
 from sweeps.plausible import plausible_laws
@@ -65,7 +66,8 @@ def power(
     `trunks` names each point's: what is noise then is in part common to the points of one trunk.
     """
     errors, failed = [], 0
-    for law, losses in zip(laws, tables(points, laws, noise, seed, trunks), strict=True):
+    pairs = zip(laws, tables(points, laws, noise, seed, trunks), strict=True)
+    for law, losses in tracked(pairs, "simulating the fit under plausible laws", len(laws)):
         rows = Rows.of(points.params, points.tokens, losses, points.weights)
         try:
             # Started at the truth: what the search from a grid of starts finds, at a tenth of its time.
@@ -147,6 +149,33 @@ def bands(design: Design, laws: Floats, noise: float = NOISE, seed: int = 0) -> 
     return out
 
 
+def extrapolated_bias(design: Design, laws: Floats, target: float) -> dict[str, Any] | None:
+    """Approach 2's bias at `target` on this grid: lines through the bands' vertices, without any noise.
+
+    `bias` is the median over the laws of N by that line over N by the line through the bands' true optima,
+    minus 1, and `bias_lo`, `bias_hi` its 90% range; None where no law leaves two bands with a minimum inside.
+    """
+    points, budgets = points_of(design.cells, design.seq), np.array([c.budget for c in design.cells])
+    exact, found = loss_of(laws, points.params, points.tokens), []
+    for law, losses in zip(laws, exact, strict=True):
+        marks = []
+        for budget in design.budgets:
+            sizes, first = np.unique(points.params[budgets == budget], return_index=True)
+            here = np.flatnonzero(budgets == budget)[first]
+            at = vertex(np.log(sizes), losses[here])
+            true = _best_on(law, sizes, points.tokens[here]) if len(sizes) > 2 else None
+            if at is not None and true is not None:
+                marks.append((math.log(budget), at, true))
+        if len(marks) > 1:
+            x, at_line, true_line = np.array(marks).T
+            slope, middle = np.polyfit(x - x.mean(), at_line - true_line, 1)
+            found.append(math.expm1(middle + slope * (math.log(target) - x.mean())))
+    if not found:
+        return None
+    low, middle, high = np.quantile(found, [0.05, 0.5, 0.95]).tolist()
+    return {"bias": middle, "bias_lo": low, "bias_hi": high}
+
+
 def cheaper(
     design: Design, reached: Power, target: float, noise: float = NOISE
 ) -> tuple[Design, Power] | None:
@@ -154,7 +183,7 @@ def cheaper(
 
     None when none at four fifths of the FLOPs does as well, in N_opt and in loss.
     """
-    for share in SHARES:
+    for share in tracked(SHARES, "looking for a cheaper design"):
         try:
             other = optimal_design(
                 design.family, max(design.budgets), target, seq=design.seq, batch=design.batch,
@@ -190,13 +219,15 @@ def preflight(
     reached = power(points, laws, target, noise, seed=1, trunks=trunks)
     apart = None if trunks is None else power(points, laws, target, noise, seed=1)
     better = cheaper(design, reached, target, noise) if design.sizes else None
+    banded = design.sizes > 0 or design.grid is not None  # an informed design has no bands
     return {
         "target": target,
         "noise": noise,
         "laws": len(laws),
         "power": reached.to_dict(),
         "apart": None if apart is None else apart.to_dict(),
-        "bands": bands(design, laws, noise) if design.sizes else [],  # an informed design has no bands
+        "bands": bands(design, laws, noise) if banded else [],
+        "approach_2": extrapolated_bias(design, laws, target) if banded else None,
         "cheaper": None if better is None else better[1].to_dict(),
     }
 

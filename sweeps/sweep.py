@@ -11,6 +11,8 @@ from typing import Any
 
 from scaling.errors import ScalingError, UsageError
 from scaling.files import added, from_mapping
+from scaling.noise import seed_noise_of
+from scaling.planfiles import seed_noise
 from scaling.recipe import Recipe
 from scaling.shape import ShapeFamily
 from sweeps import store
@@ -22,7 +24,7 @@ from sweeps.engines.local import LocalEngine
 from sweeps.engines.progress import Quiet
 from sweeps.grid import grid_design
 from sweeps.mixing import check_scores, readings, warnings, with_mixture
-from sweeps.optimal import informed_design
+from sweeps.optimal import NOISE, informed_design
 from sweeps.store import Sweep
 from sweeps.timing import COMPILE_S, training_seconds
 from sweeps.trunks import few_trunks, own_shares, saving, spent_on, trunk_recipe
@@ -223,7 +225,9 @@ def run(
             break
         sweep = store.create(sweep.folder, wider, sweep.recipe, sweep.data)
     states = store.cell_states(sweep)
-    spent = spent_on(store.to_frame(sweep)) if sweep.recipe.shares_trunks else None
+    table = store.to_frame(sweep)
+    spent = spent_on(table) if sweep.recipe.shares_trunks else None
+    noise = seed_noise_of(table)
     return {
         "folder": str(sweep.folder),
         "cells": len(states),
@@ -236,8 +240,14 @@ def run(
         "time_s": time.monotonic() - began,
         "runs": str(sweep.folder / "runs.csv"),
         "notes": list(sweep.design.notes),
+        "noise": None if noise is None else noise.to_dict(),
         **({} if spent is None else {"trunks": spent.to_dict()}),
     }
+
+
+def assumed_noise(sweep: Sweep) -> float:
+    """Deviation of log loss between seeds: that of the sweep's finished runs, or what small runs have."""
+    return seed_noise(store.to_frame(sweep)) or NOISE
 
 
 def learning(sweep: Sweep, cell: Cell) -> dict[str, Any]:

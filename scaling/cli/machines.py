@@ -72,3 +72,12 @@ def said(plan: dict[str, Any]) -> str:
     """Where the times come from."""
     correction = "; it corrects itself while runs finish" if plan["timing"]["kind"] == "guess" else ""
     return f"time: {plan['timing']['source']}{correction}."
+
+
+def noise_line(noise: dict[str, Any]) -> str:
+    """What the runs that were repeated say of chance."""
+    repeats = f"{noise['repeats']} repeat{'s'[: noise['repeats'] != 1]}"
+    return (
+        f"noise between seeds: {noise['log_loss']:.4f} of log loss (90%: {noise['lo']:.4f} to "
+        f"{noise['hi']:.4f}; {repeats} of {noise['cells']} runs)"
+    )

@@ -72,9 +72,12 @@ def command(
         ),
     ] = None,
     noise: Annotated[
-        float,
-        typer.Option(help="Log loss between seeds, for the simulations of --dry-run --target.", min=1e-6),
-    ] = 0.005,
+        float | None,
+        typer.Option(
+            help="Log loss between seeds for --dry-run --target; measured where seeds repeat, else .005.",
+            min=1e-6,
+        ),
+    ] = None,
     profile: machines.ProfileOption = None,
     accelerator: machines.Accelerator = None,
     chips: machines.ChipCount = None,
@@ -101,11 +104,12 @@ def command(
 
     Example: scaling sweep DIR --budget 1e13 --target 1e14 --dry-run
     """
+    from scaling.progress import shown
     from scaling.quantities import parse_flops
     from sweeps.engines.progress import for_stderr
     from sweeps.preflight import preflight
     from sweeps.request import numbers, requested
-    from sweeps.sweep import preview, run
+    from sweeps.sweep import assumed_noise, preview, run
     from sweeps.trunks import trunk_names
 
     chosen = where.engine(folder)
@@ -142,7 +146,9 @@ def command(
     if dry_run:
         if goal is not None:
             with shown("preflight"):
-                plan["preflight"] = preflight(sweep.design, goal, noise, trunk_names(sweep))
+                plan["preflight"] = preflight(
+                    sweep.design, goal, noise or assumed_noise(sweep), trunk_names(sweep)
+                )
         emit(plan, as_json, lambda: show_preview(plan))
         return
     say(headline(plan))
@@ -292,6 +298,11 @@ def show_preflight(found: dict[str, Any]) -> None:
         bias = "" if band["bias"] is None else f"; a parabola's bias in N: {band['bias']:+.1%}"
         share = f"minimum bracketed in {band['bracketed']:.0%} of tables"
         print(f"budget {format_flops(band['budget'])}: {share}{bias}")
+    if (far := found["approach_2"]) is not None:
+        print(
+            f"lines through parabolas miss N at {format_flops(found['target'])} FLOPs by {far['bias']:+.1%} "
+            f"({far['bias_lo']:+.1%} to {far['bias_hi']:+.1%}) without any noise"
+        )
     if found["cheaper"]:
         cheap, top = found["cheaper"], max(band["budget"] for band in found["bands"])
         asked = f"--runs {cheap['runs']} --budget {cheap['flops']:.4g} --budgets {top:g}"
@@ -305,6 +316,8 @@ def show_done(done: dict[str, Any]) -> None:
         print(f"note: {note}")
     if "trunks" in done:
         print(trunks_line(done["trunks"]))
+    if done["noise"] is not None:
+        print(machines.noise_line(done["noise"]))
     if done["diverged"]:
         print(f"diverged: {', '.join(done['diverged'])}")
     if done["waiting"]:
