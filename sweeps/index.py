@@ -1,4 +1,4 @@
-"""What the results of a sweep say, remembered: DIR/index.json, a cache that may be deleted at any time.
+"""What the files of a sweep say, remembered: DIR/index.json and DIR/checked.json, caches that may be deleted.
 
 Reading ten thousand result files takes seconds, asking whether they have changed takes milliseconds. An
 entry counts only while the size and time of its file are those it was made from, so an index that is
@@ -15,16 +15,17 @@ from typing import Any
 from scaling.errors import ScalingError
 from scaling.files import dumps, read_json, write_atomic
 
-NAME = "index.json"
+NAME = "index.json"  # what results say (sweeps.store.cell_states)
+CHECKED = "checked.json"  # which results belong to the runs that are asked for (sweeps.same_run)
 FORMAT = "scaling/sweep-index"
 VERSION = 1
 Signature = list[int]
 
 
-def load(folder: Path) -> dict[str, list[Any]]:
+def load(folder: Path, name: str = NAME) -> dict[str, list[Any]]:
     """Entries by cell, each its signature and what was remembered; none when there is no usable index."""
     try:
-        content = read_json(folder / NAME, expect=FORMAT)
+        content = read_json(folder / name, expect=FORMAT)
     except ScalingError:
         return {}
     entries = content.get("cells")
@@ -32,19 +33,19 @@ def load(folder: Path) -> dict[str, list[Any]]:
     return entries if known and entries is not None else {}
 
 
-def save(folder: Path, entries: Mapping[str, list[Any]]) -> None:
+def save(folder: Path, entries: Mapping[str, list[Any]], name: str = NAME) -> None:
     """Keep `entries`; a folder that may only be read stays without an index."""
     content = {"format": FORMAT, "version": VERSION, "cells": entries}
     try:
-        write_atomic(folder / NAME, dumps(content, indent=None) + "\n")
+        write_atomic(folder / name, dumps(content, indent=None) + "\n")
     except ScalingError:
         return
 
 
-def signature(folder: str) -> Signature | None:
-    """Time and size of a cell's result file; None while there is none."""
+def signature(folder: str | Path, file: str = "result.json") -> Signature | None:
+    """Time and size of a cell's result file, or another; None while there is none."""
     try:
-        stat = os.stat(f"{folder}/result.json")
+        stat = os.stat(f"{folder}/{file}")
     except OSError:
         return None
     return [stat.st_mtime_ns, stat.st_size]

@@ -7,7 +7,7 @@ DIR/cells/<id>/config.json      every number of one run, resolved
                metrics.jsonl, checkpoint/, log.txt
 DIR/trunks/                     what cells share while they run (see `sweeps.trunks`)
 DIR/runs.csv                    the run table
-DIR/index.json                  what the results say, remembered (see `sweeps.index`)
+DIR/index.json, checked.json    what the files say, remembered (see `sweeps.index`)
 
 Workers write in their cell's folder alone, each file in one piece, and one of them at a time (see
 `sweeps.locks`); so any number of processes may read and write a sweep at once.
@@ -21,11 +21,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scaling.errors import ScalingError, UsageError
+from scaling.errors import ScalingError
 from scaling.files import (
     Kinds,
     check_fields,
-    dumps,
     from_mapping,
     read_json,
     sha256_json,
@@ -39,6 +38,7 @@ from sweeps import index
 from sweeps.design import Cell, Design
 from sweeps.guards import flags
 from sweeps.locks import is_held
+from sweeps.same_run import refuse_others
 from sweeps.trunks import columns_of, trunk_path, write_trunks
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ def create(folder: str | Path, design: Design, recipe: Recipe, data: DataRef) ->
     """Write sweep.json and the cells' configs; a folder that holds the same sweep gains the new cells.
 
     Cells that are there already stay. Raises ScalingError, and changes nothing, when the folder holds
-    a sweep of another recipe, family or data set: such runs must not be mixed in one table.
+    a sweep of another recipe, family or data set, or a result of another config (sweeps.same_run): such
+    runs must not be mixed in one table.
     """
     folder = Path(folder)
     refuse_mixture(folder, design, recipe, data)
@@ -141,6 +142,8 @@ def create(folder: str | Path, design: Design, recipe: Recipe, data: DataRef) ->
         design = merge(open_sweep(folder).design, design)
     sweep = Sweep(folder, design, recipe, data)
     configs = {cell.id: sweep.config(cell) for cell in design.cells}
+    finished = refuse_others(((sweep.cell_folder(name), config) for name, config in configs.items()), folder)
+    configs = {name: config for name, config in configs.items() if name not in finished}
     stale = [cell_id for cell_id, config in configs.items() if not _same_config(sweep, cell_id, config)]
     if stale:
         raise ScalingError(
@@ -293,19 +296,9 @@ def write_runs(sweep: Sweep) -> Path:
 
 def export(sweep: Sweep, path: str | Path) -> Path:
     """The run table as CSV, JSONL or Parquet, by the ending of `path`; written in one piece."""
-    path = Path(path)
-    frame, ending = to_frame(sweep), path.suffix.lower()
-    if ending == ".csv":
-        return write_atomic(path, frame.to_csv(index=False))
-    if ending == ".jsonl":
-        rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-        return write_atomic(path, "".join(dumps(values, indent=None) + "\n" for values in rows))
-    if ending != ".parquet":
-        raise UsageError(f"{path}: a run table ends in .csv, .jsonl or .parquet.")
-    try:
-        return write_atomic(path, frame.to_parquet(index=False))
-    except ImportError:
-        raise ScalingError(f"{path}: writing Parquet needs pyarrow; install it or export CSV.") from None
+    from scaling.gather import write_table
+
+    return write_table(to_frame(sweep), path)
 
 
 def _status(folder: Path) -> dict[str, Any]:

@@ -36,6 +36,37 @@ def test_a_result_of_another_config_is_named_and_nothing_is_trained(done):
         sweep.run(done, workers=1, runner=LAW)
 
 
+def test_what_was_compared_is_not_read_again_until_it_changes(done, monkeypatch):
+    """A second start reads no result; a changed one and a changed config are noticed all the same."""
+    from sweeps import index, same_run
+
+    read = []
+    before = same_run.refuse_another
+    monkeypatch.setattr(same_run, "refuse_another", lambda f, c: (read.append(f.name), before(f, c)))
+    start = lambda: store.create(done.folder, done.design, done.recipe, done.data)  # noqa: E731
+    start()
+    assert len(read) == len(done.design.cells)
+    read.clear()
+    start()
+    assert read == []
+    cell = done.cell_folder(done.design.cells[1])
+    record = read_json(cell / "result.json")
+    write_json(cell / "result.json", record | {"config_sha256": "0" * 64})
+    with pytest.raises(ScalingError, match="result of another config"):
+        start()
+    write_json(cell / "result.json", record)
+    start()
+    assert set(read) == {cell.name}
+    (done.folder / index.CHECKED).write_text("torn")
+    read.clear()
+    start()
+    assert len(read) == len(done.design.cells)
+    config = read_json(cell / "config.json")
+    write_json(cell / "config.json", config | {"lr": 2 * config["lr"]})
+    with pytest.raises(ScalingError, match="was changed after its run finished"):
+        start()
+
+
 def test_what_decides_no_result_may_differ(done):
     cell = done.design.cells[0]
     config = done.config(cell)

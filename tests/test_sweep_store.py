@@ -71,8 +71,10 @@ def test_a_sweep_of_another_recipe_is_refused_and_nothing_is_changed(done, token
 def test_an_edited_cell_is_noticed(done):
     path = done.cell_folder(done.design.cells[0]) / "config.json"
     write_json(path, {**read_json(path), "lr": 1.0})
-    with pytest.raises(ScalingError, match="differs from what the sweep's recipe makes"):
-        store.create(done.folder, done.design, done.recipe, done.data)
+    for said in ("was changed after its run finished", "differs from what the sweep's recipe makes"):
+        with pytest.raises(ScalingError, match=said):
+            store.create(done.folder, done.design, done.recipe, done.data)
+        (path.parent / "result.json").unlink(missing_ok=True)
 
 
 def test_failed_and_diverged_runs_are_named(tmp_path, tokens, monkeypatch):  # noqa: F811
