@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,8 @@ def requested(folder: str | Path, options: Mapping[str, Any], recipe: Path | Non
         }
     if "family" in options:
         options = {**options, "family": {**settings.family, **named_family(options["family"])}}
+    if there is not None and "widths" not in options:
+        options = {**options, "widths": ladder_of(there, options.get("budgets", ()))}
     if ("budgets" in options or "grid" in options) and "seeds" not in options:
         options = {**options, "seeds": (1,)}
     if "budgets" in options and ("flops" in options or "runs" in options):
@@ -83,6 +85,18 @@ def settings_of(sweep: Sweep) -> Settings:
         recipe=sweep.recipe,
         family=family,
     )
+
+
+def ladder_of(sweep: Sweep, budgets: Sequence[float]) -> tuple[int, ...] | None:
+    """The ladder that the sweep's sizes come from, so that the same command asks for the same runs.
+
+    It is the default one where that has them all; of another ladder only the members in use are known, which
+    is enough for `budgets` that the sweep has. None: choose one.
+    """
+    default, used = Defaults().widths, sweep.design.widths
+    if default is not None and set(used) <= set(default):
+        return default
+    return used if set(budgets) <= set(sweep.design.budgets) and len(used) > 2 else None
 
 
 def numbers(text: str | None, what: str, whole: bool = False) -> tuple[Any, ...] | None:
