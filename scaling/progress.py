@@ -1,31 +1,26 @@
-"""What a long computation is doing and how long it will take: told by the work, shown where stderr goes.
+"""What a long computation is doing and how long it will take.
 
 Work that may take seconds wraps its loop, `for cut in tracked(cuts, "refitting below cuts")`, or names its
-stages with `stage`. That costs nothing until somebody listens: `with shown("backtest"):` shows one line that
-moves on a terminal, plain lines at growing distances in a log file, and one line that is replaced in a
-notebook. Nothing is shown in the first two seconds. SCALING_PROGRESS=0 switches all of it off.
+stages with `stage`. That costs nothing until somebody listens: `with watched("backtest", display):` has the
+display show a line now and then, the first after two seconds (scaling.cli.progress has the displays).
 
 The time left is the measured rate so far times what is left; a stage is expected to take its stated share.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from scaling.quantities import format_duration
 
 T = TypeVar("T")
 
 AFTER_S = 2.0  # what takes less needs no progress
-PAUSES_S = (8.0, 20.0, 30.0, 60.0)  # between the lines of a log; the last one for ever
-BLINK_S = 0.25  # between two states of a line that moves
 
 
 class Job:
@@ -95,82 +90,10 @@ class Display(Protocol):
     def close(self) -> None: ...
 
 
-class Log:
-    """Plain lines for a file or a pipe."""
-
-    pauses = PAUSES_S
-
-    def show(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
-    def close(self) -> None: ...
-
-
-class Terminal:
-    """One line that is redrawn in place and gone at the end."""
-
-    pauses = (BLINK_S,)
-
-    def __init__(self) -> None:
-        self.live: Any = None
-
-    def show(self, line: str) -> None:
-        from rich.console import Console
-        from rich.live import Live
-        from rich.text import Text
-
-        text = Text(line, no_wrap=True, overflow="ellipsis")
-        if self.live is None:
-            self.live = Live(text, console=Console(stderr=True), auto_refresh=False, transient=True)
-            self.live.start()
-        self.live.update(text, refresh=True)
-
-    def close(self) -> None:
-        if self.live is not None:
-            self.live.stop()
-
-
-class Notebook:
-    """One output of the cell that is replaced in place."""
-
-    pauses = (1.0,)
-
-    def __init__(self) -> None:
-        self.handle: Any = None
-
-    def show(self, line: str) -> None:
-        from IPython.display import DisplayHandle
-
-        if self.handle is None:
-            self.handle = DisplayHandle()
-            self.handle.display({"text/plain": line}, raw=True)
-        else:
-            self.handle.update({"text/plain": line}, raw=True)
-
-    def close(self) -> None:
-        if self.handle is not None:
-            self.handle.update({"text/plain": ""}, raw=True)
-
-
-def in_notebook() -> bool:
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return type(shell).__name__ == "ZMQInteractiveShell"
-
-
-def for_here() -> Display | None:
-    """The display that fits where stderr goes; None where none is wanted."""
-    if os.environ.get("SCALING_PROGRESS", "").lower() in ("0", "off", "no", "false"):
-        return None
-    if in_notebook():
-        return Notebook()
-    return Terminal() if sys.stderr.isatty() else Log()
-
-
 @contextmanager
-def shown(name: str, display: Display | None = None) -> Iterator[Job]:
-    """Show how the work inside comes along, from the second second on."""
+def watched(name: str, display: Display | None) -> Iterator[Job]:
+    """Have `display` show how the work inside comes along, from the second second on; None shows nothing."""
     job, ended = Job(name), threading.Event()
-    display = for_here() if display is None else display
 
     def watch(display: Display) -> None:
         wait, pauses = AFTER_S, iter(display.pauses)

@@ -13,15 +13,19 @@ from pathlib import Path
 import pytest
 
 from scaling import progress
-from scaling.progress import Job, Log, Notebook, Terminal, for_here, shown, stage, tracked
+from scaling.cli import progress as displays
+from scaling.cli.progress import Log, Notebook, Terminal, for_here, shown
+from scaling.progress import Job, stage, tracked, watched
 
 SLOW = """
 import sys, time
 from scaling import progress
-progress.AFTER_S, progress.BLINK_S = 0.05, 0.02
-progress.Log.pauses = (0.1, 0.2)
-progress.Terminal.pauses = (0.02,)
-from scaling.progress import shown, tracked
+from scaling.cli import progress as displays
+progress.AFTER_S = 0.05
+displays.Log.pauses = (0.1, 0.2)
+displays.Terminal.pauses = (0.02,)
+from scaling.cli.progress import shown
+from scaling.progress import tracked
 with shown("backtest"):
     for _ in tracked(range(12), "refitting below each cut"):
         time.sleep(0.05)
@@ -59,7 +63,7 @@ def until(heard: Heard, text: str) -> None:
 
 def test_a_loop_is_counted_and_its_rest_estimated(at_once):
     heard = Heard()
-    with shown("backtest", heard):
+    with watched("backtest", heard):
         for number in tracked([1, 2, 3, 4], "refitting"):
             if number == 3:
                 until(heard, "2 of 4")
@@ -84,7 +88,7 @@ def test_the_rate_measured_so_far_is_the_forecast(monkeypatch):
 def test_stages_take_their_share(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
-    with shown("fit", Heard()) as job:
+    with watched("fit", Heard()) as job:
         stage("fitting", 0.0)
         clock[0] = 4.0
         stage("bootstrap", 0.5)
@@ -94,7 +98,7 @@ def test_stages_take_their_share(monkeypatch):
 def test_a_loop_inside_a_step_says_nothing_and_takes_nothing(at_once):
     heard = Heard()
     seen = []
-    with shown("backtest", heard):
+    with watched("backtest", heard):
         for outer in tracked([1, 2], "outer"):
             stage("inner stage", 0.0)
             seen += [(outer, inner) for inner in tracked(["a", "b"], "inner")]
@@ -110,11 +114,11 @@ def test_nobody_listening_costs_nothing_and_changes_nothing():
 
 def test_what_ends_early_or_fails_still_closes(at_once):
     heard = Heard()
-    with pytest.raises(ZeroDivisionError), shown("fit", heard):
+    with pytest.raises(ZeroDivisionError), watched("fit", heard):
         for number in tracked([1, 0], "dividing"):
             1 / number
     assert heard.closed
-    with shown("fit", Heard()) as job:
+    with watched("fit", Heard()) as job:
         for _ in tracked([1, 2, 3], "searching"):
             break
         assert not job.busy
@@ -189,7 +193,7 @@ def test_the_display_is_the_one_that_fits(monkeypatch):
     assert isinstance(for_here(), Log)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert isinstance(for_here(), Terminal)
-    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    monkeypatch.setattr(displays, "in_notebook", lambda: True)
     assert isinstance(for_here(), Notebook)
     monkeypatch.setenv("SCALING_PROGRESS", "0")
     assert for_here() is None

@@ -41,13 +41,13 @@ def command(
     surface. A bias is what an approach gets wrong without noise on exactly these runs, if the law holds.
     """
     from scaling.cli.law_options import check
+    from scaling.cli.progress import shown
     from scaling.errors import Refusal
     from scaling.files import write_json
     from scaling.laws.approaches import approaches
     from scaling.laws.constrained_fit import BASES
     from scaling.laws.estimate import FREE
     from scaling.laws.fit import fit
-    from scaling.progress import shown
     from scaling.quantities import parse_flops
 
     if family in BASES or family.endswith(".py"):

@@ -65,9 +65,9 @@ def command(
     drift is flagged), and by how much the law beats three naive forecasts.
     """
     from scaling.cli.law_options import check
+    from scaling.cli.progress import shown
     from scaling.files import write_json
     from scaling.laws.backtest import backtest
-    from scaling.progress import shown
     from scaling.quantities import parse_flops
 
     chosen = check(family, count, no_prior, prior, delta, repetition, seed)

@@ -38,9 +38,9 @@ def command(
     FLOPs, E free or pinned, runs left out; every combination gives a plan, and the choice that moves it
     most is named.
     """
+    from scaling.cli.progress import shown
     from scaling.files import write_json
     from scaling.laws.specification import specification
-    from scaling.progress import shown
     from scaling.quantities import parse_flops
 
     output.check_figure(figure)

@@ -24,7 +24,8 @@ def command(
     weights stay float32, and the tokenizer gives the same ids. `scaling import` reads the folder back,
     bit for bit.
     """
-    from scaling.progress import shown, stage
+    from scaling.cli.progress import shown
+    from scaling.progress import stage
     from trainer.check_export import check_export
     from trainer.export import export_model
     from trainer.weights import load_model

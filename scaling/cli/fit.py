@@ -70,12 +70,12 @@ def command(
     without them stands beside it.
     """
     from scaling.cli.law_options import check
+    from scaling.cli.progress import shown
     from scaling.errors import UsageError
     from scaling.files import write_json
     from scaling.laws.estimate import FREE
     from scaling.laws.fit import fit
     from scaling.laws.guarded import named, with_and_without
-    from scaling.progress import shown
     from scaling.quantities import parse_flops
 
     chosen = check(family, count, no_prior, prior, delta, repetition, seed)

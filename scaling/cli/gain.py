@@ -37,10 +37,10 @@ def command(
     One law with shared exponents is fitted to both tables; the compute multiplier is what A has to spend
     for the loss that B reaches, with a 90% interval, and it is said when the data object to sharing.
     """
+    from scaling.cli.progress import shown
     from scaling.errors import UsageError
     from scaling.files import write_json
     from scaling.laws.gain import gain
-    from scaling.progress import shown
     from scaling.shape import COUNTS
 
     if count not in COUNTS:

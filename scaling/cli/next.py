@@ -45,8 +45,8 @@ def command(
 
     Example: scaling next SWEEP --target 1e14 --batch 3 --run --rounds 5 --budget 1e13
     """
+    from scaling.cli.progress import shown
     from scaling.errors import UsageError
-    from scaling.progress import shown
     from scaling.quantities import parse_flops
     from sweeps import store
     from sweeps.next import Ask, look, pending_cells, pursue

@@ -31,7 +31,7 @@ def command(
     from dataclasses import asdict
 
     from analysis.report import render
-    from scaling.progress import shown
+    from scaling.cli.progress import shown
 
     with shown("report"):
         written = render(folder, against or ())
