@@ -104,7 +104,7 @@ def command(
 
     Example: scaling sweep DIR --budget 1e13 --target 1e14 --dry-run
     """
-    from scaling.progress import shown
+    from scaling.cli.progress import shown
     from scaling.quantities import parse_flops
     from sweeps.engines.progress import for_stderr
     from sweeps.preflight import preflight
