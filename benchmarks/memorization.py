@@ -6,8 +6,8 @@
 Canaries of three kinds (trainer/canaries.py) are planted 1, 4, 16, 64 and 256 times among 3 MB of the
 sources of Python's standard library, byte tokens; models of 32, 64 and 128 in width (2 layers, context 128)
 read all of it once. A canary is extracted where greedy decoding from its first half gives its second half
-byte for byte (PaLM 2, arXiv:2305.10403, section 4.7). At this size canaries must be many and short to be kept at
-all: the record says how large a share of the text they are.
+byte for byte (PaLM 2, arXiv:2305.10403, section 4.7). At this size canaries must be many and short to be
+kept at all: the record says how large a share of the text they are.
 
 Every run is a folder of DIR: the same command goes on where it was stopped. About ten minutes of one core.
 --quick is a check of the script (a minute), whose figures say nothing.

@@ -17,7 +17,7 @@ from scaling.recipe import Recipe
 from scaling.shape import ShapeFamily
 from sweeps import store
 from sweeps.clocks import Chips, Clock, clock_of, costs, row
-from sweeps.data import EXTERNAL, prepare_data, usable_tokens
+from sweeps.data import EXTERNAL, prepare_data, refuse_without_data, usable_tokens
 from sweeps.design import FEW_STEPS, Cell, Design, OptimumRule, extend, isoflop_design
 from sweeps.engines.base import Engine, Task, failures
 from sweeps.engines.local import LocalEngine
@@ -74,14 +74,14 @@ def prepare(folder: str | Path, settings: Settings) -> Sweep:
         raise ScalingError(f"{folder}: is a file; a sweep needs a folder.")
     folder.mkdir(parents=True, exist_ok=True)
     data = prepare_data(folder, settings.data, settings.tokenizer)
+    if settings.recipe.control is not None and not data.source.startswith(EXTERNAL):
+        check_scores(folder / data.folder)
     family = from_mapping(
         ShapeFamily, {**settings.family, "vocab": data.vocab + settings.recipe.symbols}, "family"
     )
     design, recipe = _design(settings, family, data.train_tokens), settings.recipe
     if settings.trunks:
         recipe = trunk_recipe(recipe, min(cell.steps for cell in design.cells))
-    if recipe.control is not None and not data.source.startswith(EXTERNAL):
-        check_scores(folder / data.folder)
     if settings.mixture is not None:
         recipe = with_mixture(recipe, settings.mixture, folder / data.folder, data.source, design)
     return Sweep(folder, design, recipe, data)
@@ -203,11 +203,7 @@ def run(
     """
     began = time.monotonic()
     engine = engine or LocalEngine(workers, runner)
-    if sweep.data.sha256.startswith(EXTERNAL) and engine.name != "external":
-        raise ScalingError(
-            f"{sweep.folder}: only an external trainer has its data ({sweep.data.source}); "
-            "use --engine external."
-        )
+    refuse_without_data(sweep.folder, sweep.data.sha256, engine)
     sweep = store.create(sweep.folder, sweep.design, sweep.recipe, sweep.data)
     ran = 0
     while True:

@@ -77,7 +77,9 @@ class TaggedStream:
 
     def __getitem__(self, places: np.ndarray) -> np.ndarray:
         first, last = self._document(places[:, 0]), self._document(places[:, -1])
-        ids = self.stream[places - self.before[first][:, None]].astype(self.dtype)
+        # Right for windows within one document; of the others at least no place outside of the stream.
+        inside = np.clip(places - self.before[first][:, None], 0, len(self.stream) - 1)
+        ids = self.stream[inside].astype(self.dtype)
         crossing = np.flatnonzero(first != last)
         if len(crossing):
             inside = places[crossing]

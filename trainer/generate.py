@@ -103,7 +103,7 @@ def generate(
             "leave room for its target."
         )
     tokens = min(tokens, model.seq - len(ids)) if given else tokens
-    head = tuple(symbol for symbol in (model.first, tag) if symbol is not None)
+    head = np.array([symbol for symbol in (model.first, tag) if symbol is not None], np.int32)
     window, length = np.zeros(model.seq, np.int32), len(ids) - context_start(len(ids), model.seq)
     window[:length] = ids[len(ids) - length :]
     if length < len(ids):
@@ -112,8 +112,9 @@ def generate(
     symbols = model.tokenizer.vocab_size
     candidates = 1 if sampling.temperature == 0 else min(sampling.top_k or symbols, symbols)
     end = model.tokenizer.end_of_document
+    room, begun = capacity(tokens), len(head)
     run = _program(
-        Settings(model.shape, model.dtype, model.seq, capacity(tokens), candidates, symbols, end, head, given)
+        Settings(model.shape, model.dtype, model.seq, room, candidates, symbols, end, begun, given)
     )
     ready = time.perf_counter()
     drawn, count = run(
@@ -124,6 +125,7 @@ def generate(
         jax.random.key(seed),
         np.float32(sampling.temperature or 1.0),
         np.float32(sampling.top_p),
+        head,
     )
     found = np.asarray(drawn)[: int(count)]
     done = time.perf_counter()
@@ -174,7 +176,9 @@ def _program(settings: Settings) -> Callable:
     window, whole = jax.ShapeDtypeStruct((settings.seq,), jnp.int32), jax.ShapeDtypeStruct((), jnp.int32)
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return decode.lower(settings, abstract_params(shape), window, whole, whole, key, scalar, scalar).compile()
+    head = jax.ShapeDtypeStruct((settings.head,), jnp.int32)
+    params = abstract_params(shape)
+    return decode.lower(settings, params, window, whole, whole, key, scalar, scalar, head).compile()
 
 
 class Settings(NamedTuple):
@@ -188,7 +192,7 @@ class Settings(NamedTuple):
     candidates: int
     symbols: int
     end: int | None
-    head: tuple[int, ...] = ()  # the mode token and the document's tag, which begin every context
+    head: int = 0  # how many ids begin every context
     given: bool = False  # whether the prompt is a source, all of which sees all of it
 
 
@@ -202,14 +206,17 @@ def decode(
     key: Array,
     temperature: Array,
     top_p: Array,
+    head_H: Array,
 ) -> tuple[Array, Array]:
-    """Ids [room] drawn after the first `length` of `window_S`, and how many were: at most `tokens`."""
+    """Ids [room] drawn after the first `length` of `window_S`, and how many were: at most `tokens`.
+
+    Every further context begins with `head_H`, the mode token and the document's tag.
+    """
     shape, S = settings.shape, settings.seq
     params = jax.tree.map(lambda leaf: leaf.astype(settings.dtype), params)
     L, G, K = shape.layers, shape.kv_heads, shape.head_dim
     empty = Cache(*(jnp.zeros((L, S, G, K), settings.dtype) for _ in range(2)))
     end = -1 if settings.end is None else settings.end
-    head = jnp.array(settings.head, jnp.int32)
 
     def running(count: Array, ended: Array) -> Array:
         return (count < tokens) & ~ended
@@ -217,7 +224,7 @@ def decode(
     def fill(carry: tuple) -> tuple:
         """Read the window at once, then draw tokens until it overflows or the text ends."""
         count, drawn, window, length, ended = carry
-        again = jnp.roll(window, -restart(S)).at[: len(settings.head)].set(head)
+        again = jnp.roll(window, -restart(S)).at[: settings.head].set(head_H)
         window = jnp.where(length > S, again, window)
         length = jnp.where(length > S, length - restart(S), length)
         given = length if settings.given else jnp.int32(0)

@@ -115,9 +115,15 @@ def parts(scorer: str) -> tuple[str, Path, str]:
     return "module", Path(found.origin).resolve(), name
 
 
-@lru_cache(maxsize=4)
 def load_scorer(scorer: str) -> Scorer:
     """The function that scores a text, checked: a finite number, or a ScalingError that quotes the text."""
+    place = parts(scorer)[1]
+    return _loaded(scorer, sha256_file(place))
+
+
+@lru_cache(maxsize=4)
+def _loaded(scorer: str, sha256: str) -> Scorer:
+    """Once per process and content of the file."""
     kind, place, name = parts(scorer)
     if kind == LEXICON:
         return lexicon(place)
