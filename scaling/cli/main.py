@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from scaling import __version__
+from scaling.cli.completion import complete
 from scaling.errors import Interrupted, ScalingError, UsageError
 
 INTERRUPTED = 130  # what a shell reports after Ctrl-C: 128 + SIGINT
@@ -73,7 +74,7 @@ def load_verb(name: str) -> Any:
     settings = {"help_option_names": ["-h", "--help"]}
     epilog = getattr(module, "EPILOG", None)
     verb_app.command(name=name, context_settings=settings, epilog=epilog)(module.command)
-    return typer.main.get_command(verb_app)
+    return complete(name, typer.main.get_command(verb_app))
 
 
 class LazyVerbs(TyperGroup):
