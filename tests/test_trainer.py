@@ -23,6 +23,7 @@ from scaling.errors import ScalingError
 from scaling.files import read_json, write_json
 from scaling.recipe import Recipe
 from scaling.shape import Shape
+from trainer.ahead import Ahead
 from trainer.batches import permute, train_ids, window_starts
 from trainer.config import config_from_dict, read_config
 from trainer.corpus import build_corpus
@@ -30,6 +31,7 @@ from trainer.loop import run_cell
 from trainer.model import apply, attend, init_params
 from trainer.schedule import learning_rate, schedule_of
 from trainer.tokens import TokenFolder
+from trainer.training_data import TrainingData
 
 SHAPE = Shape(layers=2, width=16, heads=2, kv_heads=1, head_dim=8, ffn=48, vocab=97)
 
@@ -162,6 +164,28 @@ def test_where_the_run_is_cut_does_not_matter(data, tmp_path):
     often = run_cell(write_cell(tmp_path / "b", data, steps=50, checkpoint_seconds=0.0))
     assert outcome(whole)["loss"] == outcome(often)["loss"]
     assert not (tmp_path / "b" / "checkpoint").exists()  # a finished run keeps its result alone
+
+
+@pytest.mark.parametrize("changes", [{}, {"eval_every_steps": 5, "eval_smoothing": 3, "keep_steps": [7, 21]}])
+def test_the_batches_made_ahead_are_those_that_are_trained_on(data, tmp_path, monkeypatch, changes):
+    """While the device trains on a chunk the host makes the one that will follow it: none for nothing."""
+    made, trained = [], []
+    chunk, take = TrainingData.chunk, Ahead.take
+
+    def making(source, step, count, rows=None):
+        made.append((step, count))
+        return chunk(source, step, count, rows)
+
+    def taking(ahead, step, count):
+        trained.append((step, count, len(made)))
+        return take(ahead, step, count)
+
+    monkeypatch.setattr(TrainingData, "chunk", making)
+    monkeypatch.setattr(Ahead, "take", taking)
+    run_cell(write_cell(tmp_path, data, steps=50, **changes))
+    assert made == [(step, count) for step, count, _ in trained]
+    assert sum(count for _, count in made) == 50
+    assert [before for *_, before in trained] == [0, *range(2, len(made) + 1)]  # all but the first were there
 
 
 class Stop(Exception):

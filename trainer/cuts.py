@@ -30,6 +30,10 @@ class Cuts:
         every = (config.eval_every_steps, config.rewind_steps if config.on_spike == "rewind" else 0)
         return min(*stops, *(step - step % n + n for n in every if n), config.steps)
 
+    def following(self, stop: int, reported: int) -> int:
+        """Where the call ends that comes after the one that ends at `stop`."""
+        return self.next(stop, stop if stop == self.report(reported) else reported)
+
     def evaluates(self, step: int) -> bool:
         """Whether `eval_every_steps` asks for an evaluation; the last step has one in any case."""
         every = self.config.eval_every_steps

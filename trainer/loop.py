@@ -14,6 +14,7 @@ import numpy as np
 from scaling.errors import Interrupted, ScalingError
 from scaling.files import write_json
 from trainer import health, interrupt, journal
+from trainer.ahead import Ahead
 from trainer.assembly import rates_of, static_of
 from trainer.config import RunConfig, read_config
 from trainer.cuts import cuts_of
@@ -113,7 +114,7 @@ def _train(
     journal.truncate(folder / journal.NAME, host["reported"])
     spent = host["time_s"]
     host["packed"] = max(host.get("packed", 1), programs.packed)
-    cuts = cuts_of(config, trunk.stops)
+    cuts, ahead = cuts_of(config, trunk.stops), Ahead(source, programs.rows)
     status, training_s = "done", 0.0
 
     def evaluation() -> Evaluation:
@@ -128,8 +129,10 @@ def _train(
             first, stop = host["reported"], cuts.next(step, host["reported"])
             count = stop - step
             began = time.perf_counter()
-            ids = source.chunk(step + skipped(host), count, programs.rows)
+            ids = ahead.take(step + skipped(host), count)
             state, metrics = yield programs.train, (state, rates, ids, np.int32(count))
+            if stop < config.steps:
+                ahead.prepare(stop + skipped(host), cuts.following(stop, first) - stop)
             rows = np.concatenate([host["rows"], np.asarray(metrics, np.float64)[:count, :2]])
             host["rows"], step = rows, stop
             now = time.perf_counter()
