@@ -1,5 +1,7 @@
 """A stand-in for the trainer in the engine's tests: follows orders left in the run folder."""
 
+import json
+import math
 import os
 import signal
 import time
@@ -65,7 +67,11 @@ def run_by_law(folder, on_report=None):
         raise RuntimeError("ordered to fail")
     shape, tokens = config.shape, config.tokens
     rng = np.random.default_rng([config.seed, shape.width, config.steps])
-    loss = law_loss(shape.params(), tokens) * (1 + 0.002 * float(rng.standard_normal()))
+    if "TUNING_LAW" in os.environ:
+        loss = law_loss(shape.params(), tokens * worth(json.loads(os.environ["TUNING_LAW"]), config))
+        loss *= 1 + 0.0005 * float(np.random.default_rng([config.seed, *map(ord, config.name)]).normal())
+    else:
+        loss = law_loss(shape.params(), tokens) * (1 + 0.002 * float(rng.standard_normal()))
     diverged = os.environ.get("DIVERGED_RUN") == folder.name
     result = {
         "format": "scaling/result", "version": 1, "name": config.name,
@@ -83,6 +89,22 @@ def run_by_law(folder, on_report=None):
     }  # fmt: skip
     write_json(folder / "result.json", result)
     return result
+
+
+def worth(law, config):
+    """What a token is worth under these knobs: exp(-sum of a knob's curvature x (its coordinate - best)^2).
+
+    `law` has per knob [curvature, best value]; coordinates as in scaling.tuning: ln of rate and of batch in
+    tokens, ln(1 + rate x decay x steps). The rate's best grows with the square root of the batch, from 256.
+    """
+    batch, decay = config.batch * config.seq, config.lr * config.weight_decay * config.steps
+    at = {
+        "lr": math.log(config.lr / (batch / 256) ** 0.5),
+        "batch": math.log(batch),
+        "decay": math.log1p(decay),
+    }
+    best = {k: math.log1p(v) if k == "decay" else math.log(v) for k, (_, v) in law.items()}
+    return math.exp(-sum(curvature * (at[k] - best[k]) ** 2 for k, (curvature, _) in law.items()))
 
 
 def law_loss(params, tokens):

@@ -12,7 +12,7 @@ from scaling.errors import ScalingError
 from scaling.files import read_json, write_json
 from scaling.runs import read_runs
 from sweeps import store, sweep
-from sweeps.guards import flags
+from scaling.guards import flags
 from sweeps.request import numbers, requested
 
 pytestmark = pytest.mark.usefixtures("workers_import_fakes")
