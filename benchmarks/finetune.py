@@ -5,10 +5,10 @@ Python's standard library. The parent is a small causal model of bytes, trained 
 library's modules; the pairs to learn from are the identifiers of those. Tested are identifiers of the other
 modules that stand nowhere in what the parent or any run has read, not even inside of a longer word.
 
-    python benchmarks/finetune.py --out DIR [--seeds 3] [--parent 4M] [--tokens 1M] [--shares 0.1,0.3,1]
+    python benchmarks/finetune.py --out DIR [--seeds 3] [--parent 1M] [--tokens 500k] [--shares 1,4]
 
-For each seed: a run from scratch at the recipe's own rate, one as long as parent and fine-tuning together,
-and fine-tunings at several shares of the parent's rate. About ten minutes on two cores.
+For each seed: a run from scratch at the recipe's own rate, and fine-tunings at several shares of the parent's
+rate; once, a run from scratch as long as parent and fine-tuning together. Minutes on two cores.
 """
 
 from __future__ import annotations
@@ -114,9 +114,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--parent", type=lambda text: parse_count(text, "--parent"), default=4e6)
-    parser.add_argument("--tokens", type=lambda text: parse_count(text, "--tokens"), default=1e6)
-    parser.add_argument("--shares", default="0.1,0.3,1")
+    parser.add_argument("--parent", type=lambda text: parse_count(text, "--parent"), default=1e6)
+    parser.add_argument("--tokens", type=lambda text: parse_count(text, "--tokens"), default=5e5)
+    parser.add_argument("--shares", default="1,4")
     options = parser.parse_args()
     out: Path = options.out
     facts = prepare(out)
@@ -131,8 +131,10 @@ def main() -> None:
     learn = Recipe(seq=SEQ, batch=BATCH, objective="pairs")
     rows: dict[str, list[dict[str, Any]]] = {}
     for seed in range(options.seeds):
-        both = options.parent + options.tokens
-        for name, tokens in (("from scratch", options.tokens), ("from scratch, equal total", both)):
+        lengths = [("from scratch", options.tokens)]
+        if not seed:  # one run: it is the longest
+            lengths.append(("from scratch, equal total", options.parent + options.tokens))
+        for name, tokens in lengths:
             folder = out / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
             values = learn.run_config(shape, tokens, seed, pairs["path"], pairs["sha256"], folder.name)
             result = run(folder, values)

@@ -29,7 +29,7 @@ def command(
     steps: Annotated[int | None, typer.Option(help="Steps to train.", min=1)] = None,
     tokens: Annotated[str | None, typer.Option(help="Or tokens to train on, such as 2M.")] = None,
     lr: Annotated[
-        float | None, typer.Option(help="Peak rate; 0.3 of the parent's by default.", min=1e-30)
+        float | None, typer.Option(help="Peak rate; the parent's by default.", min=1e-30)
     ] = None,
     batch: Annotated[
         int | None, typer.Option(help="Sequences a step; the parent's by default.", min=1)
