@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 
 from scaling import __version__
 from scaling.cli.completion import complete
+from scaling.cli.usage import epilog
 from scaling.errors import Interrupted, ScalingError, UsageError
 
 INTERRUPTED = 130  # what a shell reports after Ctrl-C: 128 + SIGINT
@@ -72,8 +73,8 @@ def load_verb(name: str) -> Any:
     # A verb of many options has panels and examples; drawing them costs rich, so only such a verb pays.
     verb_app = typer.Typer(add_completion=False, rich_markup_mode=getattr(module, "MARKUP", None))
     settings = {"help_option_names": ["-h", "--help"]}
-    epilog = getattr(module, "EPILOG", None)
-    verb_app.command(name=name, context_settings=settings, epilog=epilog)(module.command)
+    shown = epilog(name, getattr(module, "EPILOG", None), module.command.__doc__)
+    verb_app.command(name=name, context_settings=settings, epilog=shown)(module.command)
     return complete(name, typer.main.get_command(verb_app))
 
 

@@ -1,0 +1,60 @@
+"""Examples of the verbs, shown at the end of their help; a test parses every one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+EXAMPLES: Mapping[str, tuple[str, ...]] = {
+    "quickstart": ("scaling quickstart", "scaling quickstart --scale 0.1 --out loop"),
+    "data": (
+        "scaling data corpus.jsonl --out tokens --tokenizer bpe:4096",
+        "scaling data builtin:stdlib --out tokens --max-bytes 20MB",
+        "scaling data tokens",
+    ),
+    "data build": (
+        "scaling data build web.jsonl.gz notes/ --out tokens --tokenizer bpe:32000 --languages en",
+        "scaling data build crawl.parquet --out tokens --rules all --count-only",
+    ),
+    "data pairs": ("scaling data pairs en_de.tsv --out pairs --source en --target de --tokenizer bpe:8000",),
+    "sweep": (
+        "scaling sweep DIR --data tokens --budgets 1e12,3e12,1e13",
+        "scaling sweep DIR --budget 1e13 --target 1e14 --dry-run",
+        "scaling sweep DIR --engine slurm --detach",
+    ),
+    "status": ("scaling status DIR", "scaling status DIR --export runs.parquet"),
+    "run-cell": ("scaling run-cell DIR/cells/NAME", "scaling run-cell DIR --dry-run --devices 8"),
+    "fit": (
+        "scaling fit runs.csv --out fit.json",
+        "scaling fit runs.csv --family chinchilla --no-prior --delta 1e-3",
+        "scaling fit wandb.csv --columns N=n_params,D=_step*524288,L=val/loss --skip-bad",
+    ),
+    "predict": ("scaling predict fit.json points.csv --out predicted.csv",),
+    "backtest": (
+        "scaling backtest runs.csv --target 1e21 --figure drift.svg",
+        "scaling backtest runs.csv --cuts 1e18,3e18,1e19 --json",
+    ),
+    "approaches": ("scaling approaches runs.csv --target 1e21",),
+    "choices": ("scaling choices runs.csv --figure choices.svg",),
+    "gain": ("scaling gain baseline.csv candidate.csv --out gain.json",),
+    "laws": ("scaling laws", "scaling laws palm2", "scaling laws --hyperparameters --json"),
+    "accelerators": ("scaling accelerators", "scaling accelerators h100", "scaling accelerators mine.toml"),
+    "calibrate": ("scaling calibrate --out profile.json", "scaling calibrate --quick"),
+    "estimate": ("scaling estimate layouts.json --explain",),
+    "launch": (
+        "scaling launch DIR/plan.json",
+        "scaling launch DIR/plan.json --only-planned --engine slurm",
+    ),
+    "verify": ("scaling verify DIR",),
+    "generate": ('scaling generate DIR/launch/planned --prompt "def main" --temperature 0.7',),
+    "memorization": ("scaling memorization DIR/launch/planned --figure canaries.svg",),
+    "export": ("scaling export DIR/launch/planned hf --check",),
+    "import": ("scaling import hf model",),
+}
+
+
+def epilog(verb: str, own: str | None, described: str | None) -> str | None:
+    """What stands at the end of a verb's help: its own text, else its examples, one a line."""
+    if own is not None or "Example" in (described or "") or verb not in EXAMPLES:
+        return own
+    # The \b keeps the lines as they are where the text is wrapped.
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in EXAMPLES[verb])
