@@ -1,6 +1,7 @@
 # make quickstart   the whole loop on this machine: install, sweep, fit, plan, launch, verify, report
 # make test         the test suite
 # make lint         ruff and mypy
+# make docs         the documentation as a site, in build/site
 #
 # The first call makes a virtual environment in .venv with the newest supported Python it finds
 # (or: make quickstart PYTHON=/path/to/python3.12) and installs the locked versions of requirements/.
@@ -25,7 +26,7 @@ install = { $(BIN)/python -c pass 2>/dev/null || \
 	lock=requirements/py`$(BIN)/python -c 'import sys; print("%d%d" % sys.version_info[:2])'`.txt && \
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c $$lock -c requirements/export.txt -e '$(1)'
 
-.PHONY: help quickstart test lint lock clean
+.PHONY: help quickstart test lint docs lock clean
 
 help:
 	@sed -n '/^# /s/^# //p;/^$$/q' Makefile
@@ -38,6 +39,9 @@ test: $(VENV)/.installed-$(EXTRAS)
 
 lint: $(VENV)/.installed-$(EXTRAS)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+docs: $(VENV)/.installed-docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet && echo build/site/index.html
 
 # Resolve the newest versions for the environment's Python and write them down; run the tests before committing them.
 lock: $(BIN)/pip
@@ -58,6 +62,10 @@ $(BIN)/pip:
 
 $(VENV)/.installed: $(BIN)/pip pyproject.toml $(LOCKS)
 	@$(call install,.)
+	@touch $@
+
+$(VENV)/.installed-docs: $(BIN)/pip pyproject.toml $(LOCKS)
+	@$(call install,.[docs])
 	@touch $@
 
 $(VENV)/.installed-$(EXTRAS): $(BIN)/pip pyproject.toml $(LOCKS)

@@ -55,7 +55,7 @@ def notebook_of(source: str) -> dict[str, Any]:
     cells: list[dict[str, Any]] = []
     for number, cell in enumerate(cells_of(source), 1):
         content = {"id": f"cell-{number}", "metadata": {}, "source": cell.text.splitlines(keepends=True)}
-        outputs = {"execution_count": None, "outputs": []} if cell.kind == "code" else {}
+        outputs: dict[str, Any] = {"execution_count": None, "outputs": []} if cell.kind == "code" else {}
         cells.append({"cell_type": cell.kind, **content, **outputs})
     return {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": KERNEL}, "cells": cells}
 

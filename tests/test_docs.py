@@ -1,0 +1,95 @@
+"""The documentation: the tutorial runs as printed, the site builds without a warning and fetches nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import scaling
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+BLOCK = re.compile(r"^```(\w+)( fails)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def squeezed(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+def test_the_tutorial_runs_as_printed(tmp_path):
+    """Its shell and Python blocks, in order, in one shell session that starts in an empty folder."""
+    blocks = BLOCK.findall((DOCS / "tutorial.md").read_text())
+    assert {kind for kind, *_ in blocks} == {"sh", "python", "text"}
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "scaling").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m scaling.cli.main "$@"\n')
+    (programs / "scaling").chmod(0o755)
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    place, shown, printed = tmp_path / "fresh", 0, ""
+    place.mkdir()
+    for kind, fails, text in blocks:
+        if kind == "text":  # what the block before it prints, among other lines
+            for line in filter(None, map(squeezed, text.splitlines())):
+                assert line.strip() in printed, f"not printed: {line}\n{printed}"
+                shown += 1
+            continue
+        script = f"set -e\n{text}pwd > {tmp_path}/place\n" if kind == "sh" else text
+        program = ["sh", "-c", script] if kind == "sh" else [sys.executable, "-c", script]
+        done = subprocess.run(
+            program, cwd=place, env=environment, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode != 0) == bool(fails), f"{text}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        printed = squeezed(done.stdout + done.stderr)
+        if kind == "sh" and not fails:
+            place = Path((tmp_path / "place").read_text().strip())
+    assert shown >= 10
+
+
+def test_every_public_name_is_in_the_reference():
+    listed = re.findall(r"^::: scaling\.(\w+)$", (DOCS / "api.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(set(scaling.__all__) - {"__version__"})
+
+
+class Fetched(HTMLParser):
+    """What a browser would fetch to show the page."""
+
+    def __init__(self):
+        super().__init__()
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        if tag in ("script", "img", "iframe", "source", "video", "audio", "embed"):
+            self.addresses.append(found.get("src") or "")
+        if tag == "link" and found.get("rel") not in ("canonical", "next", "prev"):
+            self.addresses.append(found.get("href") or "")
+
+
+@pytest.mark.requires("docs")
+def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
+    site = tmp_path / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    pages = {path.stem for path in site.glob("*.html")}
+    assert pages >= {path.stem for path in DOCS.glob("*.md")} | {"index", "benchmarks", "contributing"}
+    for path in site.rglob("*.html"):
+        seen = Fetched()
+        seen.feed(path.read_text())
+        outside = [a for a in seen.addresses if re.match(r"(https?:)?//", a)]
+        assert not outside, f"{path.name}: {outside}"
+    for path in site.rglob("*.css"):
+        assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", path.read_text()), path
+    reference = (site / "api.html").read_text()
+    for name in set(scaling.__all__) - {"__version__"}:
+        assert f'id="scaling.{name}"' in reference, name
+    assert "&lt;blockquote&gt;" not in reference and "<blockquote>" not in reference  # examples are code
