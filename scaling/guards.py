@@ -105,7 +105,10 @@ def flags_of_table(table: pd.DataFrame) -> list[tuple[str, ...]]:
 
 
 def rates_at_edge(table: pd.DataFrame) -> list[bool]:
-    """Whether a row belongs to runs alike but for their rate, three rates or more, the outermost best."""
+    """Whether a row belongs to runs alike but for their rate, three rates or more, the outermost best.
+
+    Alike: size, length, and what the columns `batch`, `seq`, `weight_decay` and `knobs` say, where present.
+    """
     at_edge = [False] * len(table)
     if "lr" not in table:
         return at_edge
@@ -114,7 +117,11 @@ def rates_at_edge(table: pd.DataFrame) -> list[bool]:
         rate, loss = _number(row, "lr"), _number(row, "loss")
         if rate > 0 and loss > 0:
             length = round(math.log(row["tokens"]) / math.log1p(SAME_TOKENS))
-            alike = (row["params"], length, *(str(row.get(name)) for name in ("batch", "seq", "tuning_line")))
+            alike = (
+                row["params"],
+                length,
+                *(str(row.get(name)) for name in ("batch", "seq", "knobs", "weight_decay")),
+            )
             groups.setdefault(alike, []).append((rate, loss, i))
     for members in groups.values():
         losses: dict[float, list[float]] = {}

@@ -180,10 +180,12 @@ def _trend(sweep: Sweep, knob: str, measured: list[tuple[Point, Optimum]], targe
     known = [
         (point, found)
         for point, found in measured
-        if point.knob(knob).verdict in ("interior", "undecided") and point.knob(knob).best > 0
+        if point.knob(knob).verdict in ("interior", "undecided")
+        # A decay whose interval holds none at all has no power of anything.
+        and (knob != "decay" or (point.knob(knob).lo or 0) > 0)
     ]
     if len(known) < 2:
-        return f"{knob}: no rule is fitted, its best value was found inside at {len(known)} of the sizes"
+        return f"{knob}: no rule is fitted, a best value to fit it to was found at {len(known)} of the sizes"
     n, d, c = (np.log([getattr(point, name) for point, _ in known]) for name in ("params", "tokens", "flops"))
     ones = np.ones(len(known))
     names, columns, ahead = ["C"], np.column_stack([ones, c]), [1.0, math.log(target.flops)]

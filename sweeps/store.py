@@ -31,6 +31,7 @@ from scaling.files import (
     write_atomic,
     write_json,
 )
+from scaling.guards import ordered, rates_at_edge
 from scaling.recipe import Recipe
 from scaling.results import read_result
 from scaling.tuning import Certificate, read_certificate
@@ -268,7 +269,19 @@ def to_frame(folder: str | Path | Sweep) -> pd.DataFrame:
         if any(names[0] in values for values in rows)
         for name in names
     ]
-    return pd.DataFrame(rows, columns=[*COLUMNS, *further])
+    return _siblings(sweep, pd.DataFrame(rows, columns=[*COLUMNS, *further]))
+
+
+def _siblings(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with the guard that takes several rows: rates of runs alike in all else."""
+    own = {cell.id: cell.recipe for cell in sweep.design.cells if cell.recipe}
+    if not own:
+        return frame
+    knobs = [sorted((k, v) for k, v in own.get(name, {}).items() if k != "lr") for name in frame["cell"]]
+    edges = rates_at_edge(frame.assign(knobs=list(map(str, knobs))))
+    told = [filter(None, text.split(";")) for text in frame["flags"]]
+    said = [ordered({*names, "lr-edge"} if edge else names) for names, edge in zip(told, edges, strict=True)]
+    return frame.assign(flags=[";".join(names) for names in said])
 
 
 def row(result: Mapping[str, Any], name: str, budget: float, tripped: str) -> dict[str, Any]:
