@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from trainer.weights import Model
 
 START = "start"
-# The peak rate of a fine-tuning relative to its parent's: back up to where that had been (Ibrahim et al. 2024,
-# arXiv:2403.08763, section 4.1). benchmarks/finetune.py compares it with others.
+# The peak rate of a fine-tuning relative to its parent's: back up to where that had been (Ibrahim et al.
+# 2024, arXiv:2403.08763). benchmarks/finetune.py compares it with another.
 RATE_SHARE = 1.0
 RULES = (
     *("lr", "lr_multipliers", "weight_decay", "decay_multipliers", "eps_multipliers", "b1", "b2", "eps"),
