@@ -17,7 +17,8 @@ from scaling.laws.isoflop import isoflop
 from scaling.runs import Runs
 
 SPLITS = ("recipe", "objective", "mixture")  # columns of one table that tell recipes apart
-DRAWS = 100
+DRAWS = 100  # of each recipe's own law
+GAIN_DRAWS = 200  # of the law that they share
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def compare(evidence: Evidence, folders: Sequence[str | Path]) -> Comparison | N
     for name, other in rest:
         try:
             b = _recipe(name, other, None, count)
-            worth = gain(a.runs, b.runs, count)
+            worth = gain(a.runs, b.runs, count, GAIN_DRAWS)
         except ScalingError as error:
             problems.append(f"recipe {name!r} is not compared: {error}")
             continue

@@ -12,6 +12,7 @@ import os
 import selectors
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +24,16 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--mute-audio",
     "--disable-dev-shm-usage", "--hide-scrollbars", "--force-color-profile=srgb",
 )  # fmt: skip
+# Puts the pipe's ends at 3 and 4, by way of copies that are neither, and becomes the browser.
+LAUNCH = """
+import os, sys
+ends = [int(text) for text in sys.argv[1:3]]
+while min(ends) < 10:
+    ends = [os.dup(end) for end in ends]
+os.dup2(ends[0], 3)
+os.dup2(ends[1], 4)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
 PATIENCE = 120.0  # seconds for one answer: a test machine may be busy
 
 
@@ -38,15 +49,10 @@ class Browser:
         to_it, from_us = os.pipe()
         to_us, from_it = os.pipe()
 
-        def as_three_and_four() -> None:
-            one, other = os.dup(to_it), os.dup(from_it)  # neither is 3 or 4 while the other is put there
-            os.dup2(one, 3)
-            os.dup2(other, 4)
-
+        start = [sys.executable, "-ISc", LAUNCH, str(to_it), str(from_it), program, *FLAGS]
         self.process = subprocess.Popen(
-            [program, *FLAGS, f"--user-data-dir={self.profile}", "about:blank"],
-            preexec_fn=as_three_and_four, close_fds=False, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            [*start, f"--user-data-dir={self.profile}", "about:blank"],
+            pass_fds=(to_it, from_it), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         for end in (to_it, from_it):
             os.close(end)

@@ -56,7 +56,7 @@ PARTS: dict[str, Callable[[], str | None]] = {
     "wandb": _modules("wandb"),
     "translation": _modules("sacrebleu"),
     "export": _modules("transformers", "torch", "safetensors"),
-    "browser": _program("chromium", "chromium-browser", "google-chrome", "firefox"),
+    "browser": _program("chromium", "chromium-browser", "google-chrome"),
     "lint": _modules("ruff", "mypy"),
 }
 

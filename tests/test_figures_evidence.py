@@ -123,9 +123,9 @@ def test_the_near_optimal_band_of_tokens_per_parameter_wastes_what_it_says(fit, 
 def test_tuning_shows_every_value_tried_and_where_the_best_lies():
     def tuned(knob, values, best, recipe):
         tried = tuple(Tried(v, None if v > 5 else 2 + 0.05 * v, 2) for v in values)
-        return Tuned(
-            knob, recipe, best, None, best * 2, "edge", *[0.1] * 4, None, None, None, None, None, tried
-        )
+        rest = dict.fromkeys(("edge", "waste", "waste_lo", "waste_hi"), 0.1)
+        rest |= dict.fromkeys(("waste_low", "waste_high", "curvature", "price"), None)
+        return Tuned(knob, recipe, best, None, best * 2, "edge", tried=tried, **rest)
 
     points = [
         Point(32, 2, 20_000, 10**6, 1e11, 0.2, 0.004, (tuned("lr", (0.1, 1, 9), 0.4, 0.5),)),

@@ -1,4 +1,4 @@
-"""The report holds what the folder holds, names what it lacks, loads nothing and runs nothing."""
+"""The report holds what the folder holds, names what it lacks, loads nothing and runs one known script."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 
 import analysis.html
 import analysis.svg
+from analysis import interactive, markdown
 from analysis.folder import read_folder
 from analysis.html import Html, escape, facts, fill, items, table
 from analysis.report import render, write_report
@@ -25,83 +26,23 @@ from scaling.cli.main import main
 from scaling.errors import ScalingError
 from scaling.files import read_json, write_json
 from scaling.laws.fit import fit
-from scaling.laws.isoflop import isoflop
-from scaling.laws.surface import PNormLaw
-from scaling.planfiles import plan_sweep, read_results
-from scaling.recipe import Recipe
 from scaling.runs import read_runs
-from scaling.shape import CONVENTIONS, COUNTS, Shape, ShapeFamily
-from scaling.verify import score
-from sweeps import store
-from sweeps.design import isoflop_design
-from sweeps.launch import launch_runs, write_launch
+from tests.report_helpers import (
+    DATA_SHA,
+    HOSTILE,
+    TRUTH,
+    make_certificate,
+    make_hostile,
+    make_loop,
+    make_rival,
+)
 
-TRUTH = PNormLaw(0.6, 5.0, 20.0, 0.25, 0.26, 0.7)
-DATA_SHA = "d" * 64
-HOSTILE = (
-    '<script>alert("1")</script>', "'\"><img src=x onerror=alert(1)>", "$\\frac{1}", "{0} {name} %s",
-    "&lt;b&gt;", "javascript:alert(1)", "</style></title><h1>", "name\u202ewith\x07marks", "x" * 300,
-)  # fmt: skip
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
-
-
-def result_of(shape: Shape, tokens: int, seed: int, name: str) -> dict:
-    """A finished run as the trainer records it, its loss from TRUTH with seed noise."""
-    noise = np.random.default_rng([seed, tokens]).normal(0, 0.004)
-    loss = float(TRUTH.loss(shape.params(), tokens) * np.exp(noise))
-    seen = np.geomspace(tokens / 50, tokens, 40)
-    return {
-        "format": "scaling/result", "version": 1, "name": name, "status": "done", "loss": loss,
-        "loss_se": 0.004, "bits_per_byte": loss / np.log(2), "train_loss": loss - 0.05,
-        "tokens": tokens, "steps": tokens // 256,
-        "batch": 4, "seq": 64, "lr": 0.004, "shape": shape.to_dict(), "params": shape.params(),
-        "params_embedding": shape.params_embedding, "params_head": shape.params_head,
-        "params_non_embedding": shape.params("non-embedding"),
-        "param_counts": {c: shape.params(c) for c in COUNTS},
-        "flops": {c: shape.flops_per_token(64, c) * tokens for c in CONVENTIONS},
-        "unique_tokens": tokens, "epochs": 0.1, "seed": seed, "time_s": 3.0, "compile_s": 1.0,
-        "tokens_per_s": tokens / 3.0,
-        "curve": {"tokens": seen.tolist(), "loss": TRUTH.loss(shape.params(), seen).tolist()},
-        "data_sha256": DATA_SHA, "versions": {"python": "3.11.7", "jax": "0.10.2"},
-        "machine": {"platform": "x86_64", "device": "a processor"},
-    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory) -> Path:
-    """A whole loop's folder, with fabricated runs: nothing is trained."""
-    folder = tmp_path_factory.mktemp("reports") / "loop"
-    recipe = Recipe(eval_tokens=4096)
-    design = isoflop_design(
-        ShapeFamily(vocab=97), (1e10, 3e10, 1e11, 3e11), seq=recipe.seq, batch=recipe.batch, sizes=5,
-        unique_tokens=500_000_000,
-    )  # fmt: skip
-    data = store.DataRef("data", DATA_SHA, "builtin:made-up", 97, 500_000_000)
-    sweep = store.create(folder, design, recipe, data)
-    for cell in design.cells:
-        write_json(
-            sweep.cell_folder(cell) / "result.json", result_of(cell.shape, cell.tokens, cell.seed, cell.id)
-        )
-    write_json(folder / "data" / "manifest.json", {
-        "format": "scaling/tokens", "version": 1, "source": "builtin:made-up", "sha256": DATA_SHA,
-        "tokenizer": {"kind": "bytes", "vocab_size": 97}, "bytes_per_token": 1.0, "licence": "CC0-1.0",
-        "splits": {"train": {"tokens": 500_000_000, "documents": 12, "bytes": 500_000_000}},
-        "notes": ["made up for a test"], "excluded": {"empty": {"documents": 3, "bytes": 0}},
-    })  # fmt: skip
-    runs = read_runs(store.write_runs(sweep))
-    write_json(folder / "fit.json", fit(runs, bootstrap=40).to_dict())
-    write_json(folder / "isoflop.json", isoflop(runs).to_dict())
-    plan = plan_sweep(folder, 1.5e12)
-    write_json(folder / "plan.json", plan)
-    launched = launch_runs(plan, seeds=2)
-    write_launch(folder / "launch", plan, launched, folder / "data")
-    for run in launched:
-        write_json(
-            folder / "launch" / run.name / "result.json",
-            result_of(run.shape, run.tokens, run.seed, run.name),
-        )
-    write_json(folder / "verify.json", score(plan, read_results(folder, plan)))
-    return folder
+    return make_loop(tmp_path_factory.mktemp("reports") / "loop")
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +81,12 @@ def no_files(monkeypatch):
     """Figures are drawn for the page alone."""
     monkeypatch.setattr("analysis.report.to_png", lambda _: b"")
     monkeypatch.setattr("analysis.report.to_pdf", lambda _: b"")
+
+
+@pytest.fixture
+def few_draws(monkeypatch):
+    for name in ("DRAWS", "GAIN_DRAWS"):
+        monkeypatch.setattr(f"analysis.against.{name}", 20)
 
 
 class Parsed(html.parser.HTMLParser):
@@ -282,37 +229,16 @@ def test_it_does_not_say_where_the_folder_lay(loop, page):
 
 
 def test_hostile_names_stay_text(sketched, copy):
-    runs = copy / "runs.csv"
-    rows = list(csv.DictReader(runs.open(newline="", encoding="utf-8")))
-    for i, row in enumerate(rows):
-        row["run"], row["flags"] = f"{HOSTILE[i % len(HOSTILE)]}{i}", HOSTILE[(i + 1) % len(HOSTILE)]
-    with runs.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    for name in ("data/manifest.json", "fit.json", "sweep.json", "verify.json", "plan.json"):
-        value = read_json(copy / name)
-        value["notes"] = list(HOSTILE)
-        write_json(copy / name, value)
-    sweep, manifest = read_json(copy / "sweep.json"), read_json(copy / "data/manifest.json")
-    sweep["recipe"][HOSTILE[0]] = sweep["data"]["source"] = HOSTILE[1]
-    manifest["source"], manifest["licence"], manifest["excluded"] = HOSTILE[0], HOSTILE[2], {HOSTILE[1]: {}}
-    write_json(copy / "sweep.json", sweep)
-    write_json(copy / "data/manifest.json", manifest)
-    verdict = read_json(copy / "verify.json")
-    verdict["sentence"] = verdict["naive"][0]["name"] = HOSTILE[0]
-    write_json(copy / "verify.json", verdict)
+    make_hostile(copy)
     hostile = copy.rename(copy.parent / HOSTILE[0].replace("/", "\\"))
-    for path in (hostile / "launch").glob("*/result.json"):
-        value = read_json(path)
-        value["machine"]["device"] = HOSTILE[1]
-        value["versions"] = {HOSTILE[0]: HOSTILE[1]}
-        write_json(path, value)
     text = write_report(hostile).read_text(encoding="utf-8")
     assert_self_contained(text)
     shown = Parsed(text).text
     assert '<script>alert("1")</script>0' in shown and "{0} {name} %s" in shown and "&lt;b&gt;" in shown
     assert "\u202e" not in text and "\x07" not in text
+    words = (hostile / "report.md").read_text(encoding="utf-8")
+    words = re.sub(r"(?ms)^```\n.*?^```$", "", words)  # a fence shows what is in it as it is
+    assert not re.search(r"(?<!\\)<", words) and "](javascript" not in words
 
 
 @pytest.mark.parametrize(
@@ -466,7 +392,7 @@ def test_markup_is_escaped_unless_made_here():
     assert escape('"') == "&quot;" and escape(["<", Html("<i>")]) == "&lt;<i>"
     assert "<script>" not in table(["<script>"], [["<script>", "<script>"]], "<script>")
     assert "<script>" not in facts({"<script>": "<script>"}) + items(["<script>"])
-    for module in (analysis.html, analysis.svg):
+    for module in (analysis.html, analysis.svg, interactive, markdown):
         assert doctest.testmod(module).failed == 0
 
 
@@ -510,3 +436,157 @@ def test_text_and_marks_are_readable_on_light_and_dark_pages():
     marks = (style.BLUE, style.VERMILLION, style.GREEN, style.INK, style.MUTED)
     assert all(contrast(colour, light["paper"]) >= 3 for colour in marks)
     assert all(contrast(dark_twin(colour), dark["paper"]) >= 3 for colour in marks)
+
+
+def section(text: str, name: str) -> str:
+    """The words of one section of a page."""
+    found = re.search(rf'<section id="{name}">(.*?)</section>', text, flags=re.S)
+    assert found, name
+    return Parsed(f"<div>{found[1]}</div>").text
+
+
+def test_recipes_are_compared_across_folders(sketched, few_draws, copy, tmp_path):
+    rival = make_rival(tmp_path / "ul2", copy, worth=1.5)
+    written = render(copy, [rival])
+    text = written.report.read_text(encoding="utf-8")
+    assert_self_contained(text)
+    said = section(text, "recipes")
+    gained = re.search(
+        r"ul2 gains compute: ([\d.]+)× the compute of copy .* \(([\d.]+)× to ([\d.]+)×\)\. The", said
+    )
+    assert gained, said
+    worth, low, high = map(float, gained.groups())
+    assert low < worth < high and worth == pytest.approx(1.5, rel=0.15)
+    assert "What ul2 does otherwise" in said and "objective not set ul2" in said
+    names = [path.stem for path in written.figures[::3]]
+    assert names[:2] == ["gain", "shift"]
+    # At equal compute, B's size is what A's law plans for more of it, over the root of the multiplier.
+    size = re.search(r"The best size at \S+ FLOPs .*?: ([\d.]+)× \(([\d.]+)× to ([\d.]+)×\)", said)
+    assert size and float(size[2]) <= float(size[1]) <= float(size[3])
+
+
+def test_recipes_are_compared_within_a_folder_and_within_a_table(unfigured, few_draws, loop, tmp_path):
+    both = tmp_path / "both"
+    for name, worth in (("a-causal", 1.0), ("b-ul2", 2.0)):
+        make_rival(both / name, loop, worth)
+    said = section(write_report(both).read_text(encoding="utf-8"), "recipes")
+    assert "b-ul2 gains compute" in said and "of a-causal" in said
+    one = tmp_path / "one"
+    one.mkdir()
+    rows = []
+    for name, part in (("causal", "a-causal"), ("ul2", "b-ul2")):
+        with (both / part / "runs.csv").open(newline="", encoding="utf-8") as stream:
+            rows += [row | {"objective": name} for row in csv.DictReader(stream)]
+    with (one / "runs.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    assert "ul2 gains compute" in section(write_report(one).read_text(encoding="utf-8"), "recipes")
+
+
+def test_a_recipe_of_too_few_runs_is_refused_in_words(unfigured, copy, tmp_path, capsys):
+    few = tmp_path / "few"
+    few.mkdir()
+    (few / "runs.csv").write_text("params,tokens,loss\n1e4,1e6,3.0\n2e4,1e6,2.9\n")
+    assert main(["report", str(copy), "--against", str(few)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and "few" in said and len(said.strip().splitlines()) == 1
+
+
+def test_guards_tell_which_runs_and_the_fit_without_them(unfigured, copy):
+    text = section(write_report(copy).read_text(encoding="utf-8"), "guards")
+    assert "There is no tuning certificate" in text
+    fitted = read_json(copy / "fit.json")
+    side = {"rows": 20, "a": [0.5, 0.4, 0.6], "b": [0.5, 0.4, 0.6], "n_opt": [1e5, 9e4, 2e5], "d_opt": None}
+    fitted["guards"] = {
+        "target_flops": 1e13, "excluded": ["few-steps"], "flags": [], "left_out": 1, "refused": None,
+        "all": side, "without": side | {"rows": 19, "a": [0.456, 0.4, 0.6]},
+    }  # fmt: skip
+    write_json(copy / "fit.json", fitted)
+    certificate = make_certificate(copy)
+    with (copy / "runs.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows[:3]:
+        row["steps"], row["flags"] = "999", "few-steps"
+    with (copy / "runs.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    text = section(write_report(copy).read_text(encoding="utf-8"), "guards")
+    assert re.search(r"few-steps \d+ under 1,000 steps", text) and rows[0]["run"] in text
+    assert "0.456 (0.400 to 0.600)" in text and "left out: few-steps" in text
+    assert "at least 2.0%" in text and "open" in text  # the batch whose best value is the outermost tried
+    for point in certificate.points:
+        for knob in point.knobs:
+            assert f"{knob.best:.3g}" in text
+
+
+def test_a_certificate_changed_by_hand_is_a_problem(unfigured, copy):
+    make_certificate(copy)
+    value = read_json(copy / "certificate.json")
+    value["spent_flops"] = 1.0
+    write_json(copy / "certificate.json", value)
+    written = render(copy)
+    assert any("does not match its sha256" in problem for problem in written.problems)
+    assert "There is no tuning certificate" in Parsed(written.report.read_text(encoding="utf-8")).text
+
+
+def test_the_checklist_says_what_is_recorded_and_what_is_not(unfigured, loop, copy, tmp_path):
+    full = section(write_report(copy).read_text(encoding="utf-8"), "checklist")
+    value = read_json(copy / "fit.json")
+    starts, agree = value["certificate"]["starts"], value["certificate"]["agree"]
+    assert f"{starts}, of which {agree} agree" in full and DATA_SHA in full and "a processor" in full
+    known = re.search(r"(\d+) of (\d+) questions", full)
+    assert full.count("not recorded") == int(known[2]) - int(known[1]) < 5
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "runs.csv").write_text("params,tokens,loss\n1e4,1e6,3.0\n2e4,1e6,2.9\n")
+    text = section(write_report(bare).read_text(encoding="utf-8"), "checklist")
+    known = re.search(r"(\d+) of (\d+) questions", text)
+    assert text.count("not recorded") == int(known[2]) - int(known[1]) > 20
+    for topic in ("Form", "Data", "Counts", "Optimizer", "Loss", "Initialisation", "Tuning", "Code"):
+        assert topic in full
+
+
+def test_no_cell_of_the_download_is_a_formula(unfigured, copy):
+    from analysis.sections.appendix import safe_csv
+
+    runs = read_runs(copy / "runs.csv").table.head(6).copy()
+    evil = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "-2.5"]
+    runs["run"] = evil
+    runs["=HYPERLINK(1)"] = 1.0
+    rows = list(csv.DictReader(safe_csv(runs).splitlines()))
+    assert [row["run"] for row in rows] == [*(f"'{text}" for text in evil[:5]), "-2.5"]
+    assert "'=HYPERLINK(1)" in rows[0] and rows[0]["loss"] == str(runs["loss"].iloc[0])
+
+
+def test_the_markdown_says_what_the_page_says(loop, written, page):
+    words = written.markdown.read_text(encoding="utf-8")
+    verdict = read_json(loop / "verify.json")
+    for text in ("# Scaling report: loop", "## Decision", "## Evidence", "## Reproducibility checklist"):
+        assert f"{text}\n" in words
+    assert verdict["sentence"] in words.replace("\\", "")
+    for path in written.figures:
+        if path.suffix == ".png":
+            assert f"](figures/{path.name})" in words
+    tables = re.findall(r"(?:^\|.*\|\n)+", words, flags=re.M)
+    assert len(tables) >= 8
+    for rows in tables:  # as many cells in every row as in the head
+        widths = {len(re.findall(r"(?<!\\)\|", row)) for row in rows.strip().splitlines()}
+        assert len(widths) == 1, rows
+    assert not re.search(r"(?<!\\)<", re.sub(r"(?ms)^```\n.*?^```$", "", words))
+
+
+def test_points_can_be_read_back_from_the_drawing(loop, page):
+    """The axes that the page's script reads: undone as it does, the marks give the runs of the table."""
+    figure = re.search(r'<figure id="figure-predicted">.*?</figure>', page, flags=re.S)[0]
+    axes = json.loads(Parsed(figure).find("svg")[0]["data-axes"])
+    (x0, y0, x1, y1), along = axes[0]["box"], axes[0]["x"]
+    assert along["log"] and "Measured loss" in along["label"]
+    marks = re.search(r'<g class="layer0 marks">.*?</g>\s*</g>', figure, flags=re.S)[0]
+    seen = sorted(
+        along["lo"] * (along["hi"] / along["lo"]) ** ((float(x) - x0) / (x1 - x0))
+        for x, y in re.findall(r'<use [^>]*\bx="([\d.]+)" y="([\d.]+)"', marks)
+        if y0 <= float(y) <= y1
+    )
+    np.testing.assert_allclose(seen, sorted(read_runs(loop / "runs.csv").loss), rtol=2e-3)

@@ -40,7 +40,8 @@ def _flags(evidence: Evidence) -> Html:
             )
         )
     columns = ("guard", "runs", "says", "then", "because")
-    names = evidence.runs.labels
+    frame = evidence.runs.table
+    names = frame["run"] if "run" in frame else [f"line {line}" for line in evidence.runs.lines]
     flagged = [(str(label), ", ".join(flags)) for label, flags in zip(names, found, strict=True) if flags]
     per_run = table(("run", "guards"), flagged, words=(0, 1))
     return join([
