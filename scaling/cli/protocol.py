@@ -97,9 +97,13 @@ def command(
         emit(plan, as_json, lambda: show_preview(plan))
         return
 
+    told = [value for value in [(where.options or {}).get("results")] if value is not None]
+
     def engine_at(home: Path, is_open: bool) -> Engine:
-        """Results of an external trainer are for the runs that are open."""
-        given = {k: v for k, v in (where.options or {}).items() if is_open or k != "results"}
+        """Results of an external trainer are for the first runs that are open, and for no others."""
+        given = {k: v for k, v in (where.options or {}).items() if k != "results"}
+        if is_open and told:
+            given["results"] = told.pop()
         return replace(where, options=given).engine(home)
 
     done = protocol(bands, asked, engine_at, progress=for_stderr, say=say)
