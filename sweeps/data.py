@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scaling.errors import ScalingError, UsageError
 from scaling.files import sha256_bytes
 from scaling.quantities import parse_count
 from sweeps.store import DataRef
+
+if TYPE_CHECKING:
+    from sweeps.engines.base import Engine
 
 MANIFEST = "manifest.json"
 EXTERNAL = "external:"
@@ -66,6 +70,12 @@ def check_data(tokens: Path, expected_sha256: str, wanted_by: str) -> None:
             f"{wanted_by} was made for data {expected_sha256[:12]}, but {tokens} holds {found[:12]}; "
             "point --data to the token folder it was made for."
         )
+
+
+def refuse_without_data(what: Path, sha256: str, engine: Engine) -> None:
+    """Raise ScalingError where `what` is to be trained by an engine that has not its data (hash `sha256`)."""
+    if sha256.startswith(EXTERNAL) and engine.name != "external":
+        raise ScalingError(f"{what}: only an external trainer has its data; use --engine external.")
 
 
 def usable_tokens(train_tokens: int, seq: int) -> int:

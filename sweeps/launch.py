@@ -20,7 +20,7 @@ from scaling.planfiles import read_plan
 from scaling.recipe import Recipe
 from scaling.shape import Shape
 from sweeps import store
-from sweeps.data import check_data
+from sweeps.data import check_data, refuse_without_data
 from sweeps.engines.base import Engine, Task, failures
 from sweeps.engines.local import LocalEngine
 from sweeps.engines.progress import Quiet
@@ -108,6 +108,8 @@ def launch(
     folder = plan_path.parent if folder is None else Path(folder)
     tokens = data_folder(folder, plan_path, data)
     check_data(tokens, plan["data_sha256"], str(plan_path))
+    engine = engine or LocalEngine(workers, runner)
+    refuse_without_data(plan_path, plan["data_sha256"], engine)
     runs = launch_runs(plan, seed, only_planned, seeds)
     place = folder / "launch"
     write_launch(place, plan, runs, tokens)
@@ -125,7 +127,7 @@ def launch(
         for run in runs
         if store.result_of(place / run.name) is None
     ]
-    outcomes = (engine or LocalEngine(workers, runner)).run(tasks, progress)
+    outcomes = engine.run(tasks, progress)
     if problem := failures(outcomes):
         raise ScalingError(f"{place}: {problem}")
     found = results(folder)

@@ -128,8 +128,8 @@ def test_a_diverged_run_is_a_result(asked, tmp_path):
     assert store.to_frame(folder)["status"].tolist() == ["diverged"]
 
 
-def test_a_trainer_with_data_of_its_own_needs_neither_ours_nor_jax(tmp_path):
-    """From budgets to a fit of somebody else's runs, in an interpreter that has no JAX."""
+def test_a_trainer_with_data_of_its_own_needs_neither_ours_nor_jax(tmp_path, capsys):
+    """From budgets to a sized run, scored, all trained by somebody else, in an interpreter without JAX."""
     code = (
         "import sys\n"
         "for name in ('jax', 'jaxlib', 'flax', 'optax', 'orbax'): sys.modules[name] = None\n"
@@ -155,12 +155,32 @@ def test_a_trainer_with_data_of_its_own_needs_neither_ours_nor_jax(tmp_path):
         "--seeds",
         "1",
     )
+
+    def answered(place):
+        with open(place / "external/ask.csv", newline="") as stream:
+            rows = [trained(row) for row in csv.DictReader(stream)]
+        return "--results", answer(tmp_path / "r.csv", rows)
+
     left = scaling(*ask, *start)["waiting"]
     while left:  # a budget whose best size lies at an edge asks for one more
-        with open(folder / "external/ask.csv", newline="") as stream:
-            rows = [trained(row) for row in csv.DictReader(stream)]
-        left = scaling(*ask, "--results", answer(tmp_path / "r.csv", rows))["waiting"]
+        left = scaling(*ask, *answered(folder))["waiting"]
     fitted = scaling("fit", folder / "runs.csv", "--out", tmp_path / "fit.json", "--json")
     assert fitted["law"]["E"] > 0
     refused = main(["sweep", str(folder), "--widths", "8,16,24,32,48", "--budgets", "2e10"])
     assert refused == 1
+    more = ("next", folder, "--target", "1e12", "--waste", "0", "--run", "--engine", "external", "--json")
+    handed = scaling(*more, "--batch", "2")
+    assert handed["ran"]["waiting"] == 2 and len(handed["rounds"]) == 1
+    taken = scaling(*more, *answered(folder))  # first their results, then one run more
+    assert taken["runs"] == handed["runs"] + 2 and taken["ran"]["waiting"] == 1 and taken["pending"] == 0
+    scaling(*ask, *answered(folder))
+    scaling("fit", folder / "runs.csv", "--out", folder / "fit.json", "--json")
+    plan = folder / "plan.json"
+    scaling("plan", "--flops", "3e11", "--sweep", folder, "--out", plan, "--json")
+    capsys.readouterr()
+    assert main(["launch", str(plan)]) == 1 and "use --engine external" in capsys.readouterr().err
+    launch = ("launch", plan, "--engine", "external", "--json")
+    assert {run["status"] for run in scaling(*launch)["runs"]} == {"waiting"}
+    done = scaling(*launch, *answered(folder / "launch"))["runs"]
+    assert {run["status"] for run in done} == {"done"} and len(done) == 4
+    assert len(scaling("verify", folder, "--json")["runs"]) == 3

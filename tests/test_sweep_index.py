@@ -96,3 +96,25 @@ def test_the_run_table_leaves_in_every_form_and_can_be_fitted(done, tmp_path, en
 def test_another_ending_is_refused(done, capsys):
     assert main(["status", str(done.folder), "--export", "out.xls"]) == 2
     assert "ends in .csv, .jsonl or .parquet" in capsys.readouterr().err
+
+
+def test_watching_shows_every_change_and_ends_with_the_last_run(done, monkeypatch, capsys):
+    cell = done.design.cells[-1]
+    finish(done, cell)
+    result = done.cell_folder(cell) / "result.json"
+    result.rename(result.with_name("later.json"))
+    looks = []
+
+    def sleep(seconds):
+        looks.append(seconds)
+        assert len(looks) < 9, "it does not end"
+        if len(looks) == 3:
+            result.with_name("later.json").rename(result)
+
+    monkeypatch.setattr("time.sleep", sleep)
+    assert states(done)[cell.id][0] == "waiting"
+    assert main(["status", str(done.folder), "--watch"]) == 0
+    shown = capsys.readouterr().out
+    assert len(looks) == 3 and min(looks) >= 2
+    assert shown.count("best loss") == 2  # as it was found, and as it ended; nothing for looks without news
+    assert main(["status", str(done.folder), "--watch", "--json"]) == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,24 +11,57 @@ import typer
 
 from scaling.cli.output import emit, table
 
+OPEN = ("waiting", "running")
+EVERY_S = 2.0  # between two looks; ten times what a look takes, where that is longer
+
 
 def command(
     folder: Annotated[Path, typer.Argument(help="Folder of a sweep.")],
     export: Annotated[
         Path | None, typer.Option(help="Also write the run table there: .csv, .jsonl or .parquet.")
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look again every few seconds, until no run is left to do.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show how far a sweep has come, and what failed."""
+    """Show how far a sweep has come, and what failed.
+
+    Reads the folder alone, so any number of people on any machine may look, at a sweep on any engine.
+
+    Example: scaling status DIR --watch
+    """
+    from scaling.errors import UsageError
     from sweeps.status import status
 
-    found = status(folder)
+    if watch and as_json:
+        raise UsageError("--watch redraws what is for people; leave out --json, or call without --watch.")
+    found = status(folder) if not watch else follow(folder)
     if export is not None:
         from sweeps.store import export as write
         from sweeps.store import open_sweep
 
         found["export"] = str(write(open_sweep(folder), export))
     emit(found, as_json, lambda: show(found), indent=None)
+
+
+def follow(folder: Path) -> dict[str, Any]:
+    """Show the folder's state whenever it has changed, on a terminal in place; the state when all is done."""
+    from sweeps.status import status
+
+    shown: dict[str, Any] = {}
+    while True:
+        began = time.monotonic()
+        found = status(folder)
+        if not any(run["state"] in OPEN for run in (*found["cells"], *found["launch"])):
+            return found
+        if found != shown:
+            if sys.stdout.isatty():
+                print("\x1b[H\x1b[J", end="")  # to the upper left corner, and clear
+            show(found)
+            sys.stdout.flush()
+            shown = found
+        time.sleep(max(EVERY_S, 10 * (time.monotonic() - began)))
 
 
 def said_of(run: dict[str, Any]) -> str:
