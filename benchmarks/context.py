@@ -2,12 +2,12 @@
 
 A small causal model of bytes is trained on windows of 64 tokens of Python's standard library. Then the loss
 of every position up to 256 is taken on modules that it has not read: as it is, with each way of stretching
-its rotary positions, and after a short further training on windows of 256 with each. Beside them stands a
-model trained on windows of 256 from the beginning, on as many tokens in all.
+its rotary positions, and after a short further training on windows of 256 with each. With --reference a model
+that is trained on windows of 256 from the beginning, on as many tokens in all, stands beside them. Intervals
+are over seeds, or over texts where there is one seed.
 
-    python benchmarks/context.py --out DIR [--seeds 2] [--tokens 1M] [--further 200k] [--figure FILE.svg]
-
-Minutes on two cores.
+    python benchmarks/context.py --out DIR [--seeds 1] [--tokens 1M] [--further 100k] [--reference]
+        [--figure FILE]
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from scaling.shape import Shape
 SHORT, LONG, WIDTH, STEP_TOKENS = 64, 256, 64, 512
 FACTOR = LONG // SHORT
 KINDS = {"as it is": None, "linear": f"linear:{FACTOR}", "ntk": f"ntk:{FACTOR}", "yarn": f"yarn:{FACTOR}"}
-HELD_BYTES = 300_000
+HELD_BYTES = 100_000
 REACH = "trained on 256 from the beginning"
 
 
@@ -57,6 +57,7 @@ def together(found: list[dict[str, Any]], trained: int) -> dict[str, Any]:
     buckets = []
     for same in zip(*(one["buckets"] for one in found), strict=True):
         mean, half = interval([bucket["bits_per_byte"] for bucket in same])
+        half = 1.96 * same[0]["bits_per_byte_se"] if half is None else half
         first, last = same[0]["first"], same[0]["last"]
         buckets.append({"first": first, "last": last, "bits_per_byte": mean, "half": half})
     shares = {}
@@ -76,9 +77,10 @@ def together(found: list[dict[str, Any]], trained: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--tokens", type=lambda text: parse_count(text, "--tokens"), default=1e6)
-    parser.add_argument("--further", type=lambda text: parse_count(text, "--further"), default=2e5)
+    parser.add_argument("--further", type=lambda text: parse_count(text, "--further"), default=1e5)
+    parser.add_argument("--reference", action="store_true")
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     out: Path = options.out
@@ -94,9 +96,11 @@ def main() -> None:
             curves["before"].setdefault(name, []).append(evaluated(out, parent, rope))
             tuned = out / f"{name.replace(' ', '-')}-{seed}"
             ask = ("finetune", tuned, "--from", parent, "--data", data["path"], "--seq", LONG, "--seed", seed)
-            more = ("--tokens", options.further, "--batch", STEP_TOKENS // LONG)
+            more = ("--tokens", options.further, "--batch", STEP_TOKENS // LONG, "--eval-tokens", "8k")
             scaling(*ask, *more, *(() if rope is None else ("--rope", rope)))
             curves["after"].setdefault(name, []).append(evaluated(out, tuned, None))
+        if not options.reference:
+            continue
         long = Recipe(seq=LONG, batch=STEP_TOKENS // LONG)
         reach, tokens = out / f"long-{seed}", options.tokens + options.further
         run(reach, long.run_config(shape, tokens, seed, data["path"], data["sha256"], reach.name))
@@ -110,6 +114,7 @@ def main() -> None:
         "tokens": options.tokens,
         "further": options.further,
         "seeds": options.seeds,
+        "interval": "seeds" if options.seeds > 1 else "texts",
         **{when: {name: together(found, SHORT) for name, found in c.items()} for when, c in curves.items()},
     }
     write_json(out / "context.json", record)
@@ -123,8 +128,9 @@ def main() -> None:
             print(f"{when:8} {name:36} " + "   ".join(cells))
     if options.figure is not None:
         from analysis.figures.context import loss_by_position
+        from analysis.style import write_figure
 
-        loss_by_position(record).savefig(options.figure)
+        write_figure(loss_by_position(record), options.figure)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ NAMES = {"linear": "linear interpolation", "ntk": "NTK-aware base", "yarn": "YaR
 @styled
 def loss_by_position(result: Mapping[str, Any]) -> Figure:
     """Bits per byte against the number of tokens before, of `benchmarks/context.py`'s result, with each way
-    of stretching positions: left before and right after the further training. Shades are 95% over seeds."""
+    of stretching positions: left before and right after the further training, with 95% intervals."""
     figure = plate(width=7.0, height=3.5)
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     names: dict[str, None] = {}
@@ -46,7 +46,9 @@ def loss_by_position(result: Mapping[str, Any]) -> Figure:
         ha="right", va="top", fontsize=7.5, color=MUTED,
     )  # fmt: skip
     keys: list[Any] = [line_key(literal(NAMES.get(name, name)), **_key(style_of(name))) for name in names]
-    figure.legend(handles=[*keys, shade_key("95% over seeds", INK)], loc="outside lower center", ncols=3)
+    figure.legend(
+        handles=[*keys, shade_key(f"95% over {result['interval']}", INK)], loc="outside lower center", ncols=3
+    )
     return figure
 
 
