@@ -18,8 +18,9 @@ import numpy as np
 
 from scaling.confirm import around
 from scaling.errors import Refusal
-from scaling.laws.isoflop import IsoFlop, draw_optima, lines_of
+from scaling.laws.isoflop import Band, IsoFlop, draw_optima, lines_of
 from scaling.laws.surface import Floats
+from scaling.laws.vertices import vertex
 from scaling.plan_keys import LEVEL
 from scaling.rivals import RULE_OF_THUMB, panel, thumb_rule
 from scaling.seal import sealed
@@ -51,13 +52,15 @@ def predictions(
 ) -> dict[str, Any]:
     """What the table at the budgets `flops` will show, sealed (format "scaling/protocol-prediction").
 
-    `noise` is the deviation of log loss between seeds. Each of `points` lists its runs: `sizes` of them
+    `noise` is the deviation of log loss between seeds. Intervals by the bands are those of chance, widened by
+    what parabolas miss on these very sizes (`misses_of`). Each of `points` lists its runs: `sizes` of them
     about the best size by the bands' laws. Raises Refusal where too few sizes can be trained.
     """
     good = [band for band in bands.bands if band.interior]
     log_c = np.log([band.budget for band in good])
     drawn = draw_optima(good)
     lines = [lines_of(log_c, draws) for draws in drawn]
+    misses = misses_of(good, source)
     ends = {band.budget: i for i, band in enumerate(good)}
     return sealed(
         {
@@ -77,8 +80,8 @@ def predictions(
                     "loss": band.loss_min if band.interior else None,
                     "r2": band.r2,
                     "note": band.note,
-                    **(_ends("params", drawn[0], ends.get(band.budget))),
-                    **(_ends("tokens", drawn[1], ends.get(band.budget))),
+                    **(_ends("params", drawn[0], misses[0], ends.get(band.budget))),
+                    **(_ends("tokens", drawn[1], misses[1], ends.get(band.budget))),
                     "joint": joint_optimum(source, band.budget),
                 }
                 for band in bands.bands
@@ -86,17 +89,44 @@ def predictions(
             "laws": {"params": asdict(bands.n_law), "tokens": asdict(bands.d_law)},
             "joint": {"law": source.fit.law.to_dict(), "exponents": source.fit.exponents},
             "points": [
-                _point(c, bands, lines, source, recipe, sizes, noise, unique_tokens, least_steps)
+                _point(
+                    c, bands, lines, [lines_of(log_c, m[None])[0] for m in misses],
+                    source, recipe, sizes, noise, unique_tokens, least_steps,
+                )
                 for c in sorted(flops)
             ],
         }
-    )
+    )  # fmt: skip
 
 
-def _ends(name: str, drawn: Floats, band: int | None) -> dict[str, float | None]:
+def misses_of(bands: Sequence[Band], source: FitSource) -> tuple[Floats, Floats]:
+    """By how much the parabola of each band misses (ln N_opt, ln D_opt) without any noise, were the surface
+    true: the bowl of a law is no parabola, and a grid that is off centre pulls its vertex."""
+    n, d = [], []
+    for band in bands:
+        sizes, tokens = np.log(band.params), np.log(band.tokens)
+        at = vertex(sizes, np.asarray(source.fit.law.loss(band.params, band.tokens)))
+        true_n, true_d, _ = source.members(band.budget).optimum(source.fit.law)
+        if at is None:
+            n.append(0.0)
+            d.append(0.0)
+            continue
+        slope, middle = np.polyfit(sizes - sizes.mean(), tokens, 1)
+        n.append(at - math.log(true_n))
+        d.append(middle + slope * (at - sizes.mean()) - math.log(true_d))
+    return np.array(n), np.array(d)
+
+
+def _widened(drawn: Floats, miss: float) -> list[float]:
+    """The 90% interval of the draws of a logarithm, as far on one side as the bias that is known of them."""
+    low, high = np.quantile(drawn, ENDS)
+    return [math.exp(min(low, low - miss)), math.exp(max(high, high - miss))]
+
+
+def _ends(name: str, drawn: Floats, misses: Floats, band: int | None) -> dict[str, float | None]:
     if band is None:
         return {f"{name}_lo": None, f"{name}_hi": None}
-    low, high = np.exp(np.quantile(drawn[:, band], ENDS)).tolist()
+    low, high = _widened(drawn[:, band], float(misses[band]))
     return {f"{name}_lo": low, f"{name}_hi": high}
 
 
@@ -118,6 +148,7 @@ def _point(
     flops: float,
     bands: IsoFlop,
     lines: Sequence[Floats],
+    misses: Sequence[Floats],
     source: FitSource,
     recipe: Recipe,
     sizes: int,
@@ -127,7 +158,9 @@ def _point(
 ) -> dict[str, Any]:
     """One budget of the table: the best size by each law, and the runs that will show it."""
     best_n, best_d = float(bands.n_law.at(flops)), float(bands.d_law.at(flops))
-    reach = [np.exp(np.quantile(line[:, 0] + line[:, 1] * math.log(flops), ENDS)).tolist() for line in lines]
+    x = math.log(flops)
+    bias = [float(miss[0] + miss[1] * x) for miss in misses]
+    reach = [_widened(line[:, 0] + line[:, 1] * x, miss) for line, miss in zip(lines, bias, strict=True)]
     members = source.members(flops)
     joint = joint_optimum(source, flops)
     runs, factor, notes = around(
@@ -148,6 +181,7 @@ def _point(
         "predicted": {
             "params": best_n, "params_lo": reach[0][0], "params_hi": reach[0][1],
             "tokens": best_d, "tokens_lo": reach[1][0], "tokens_hi": reach[1][1],
+            "bias_params": math.expm1(bias[0]), "bias_tokens": math.expm1(bias[1]),
         },
         "joint": joint,
         "thumb": {"params": thumb_n, "tokens": thumb_d},
