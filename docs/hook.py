@@ -1,8 +1,9 @@
 """What the documentation site needs beside docs/: pages that live elsewhere, and links that follow them.
 
 README.md is the front page, the benchmarks, the changelog and the guide for contributors are pages too, and
-cli.md is made from the commands. A link in any page is resolved as in the repository and then pointed at the page that shows that file. A file
-that is no page is named in words. Pages that the navigation does not name are added at its end.
+cli.md is made from the commands. A link in any page is resolved as in the repository and then pointed at the
+page that shows that file. A file that is no page is named in words. Pages that the navigation does not name
+are added at its end.
 """
 
 from __future__ import annotations

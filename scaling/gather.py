@@ -6,7 +6,7 @@ A chart's export has a curve's steps and losses and neither sizes nor tokens; a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,7 +98,7 @@ def write_table(frame: pd.DataFrame, path: str | Path) -> Path:
     if ending == ".csv":
         return write_atomic(path, frame.to_csv(index=False))
     if ending == ".jsonl":
-        rows: list[Mapping[Any, Any]] = frame.astype(object).where(frame.notna(), None).to_dict("records")
+        rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
         return write_atomic(path, "".join(dumps(values, indent=None) + "\n" for values in rows))
     try:
         return write_atomic(path, _plain(frame).to_parquet(index=False))

@@ -20,7 +20,7 @@ BLINK_S = 0.25  # between two states of a line that moves
 class Log:
     """Plain lines for a file or a pipe."""
 
-    pauses = PAUSES_S
+    pauses: tuple[float, ...] = PAUSES_S
 
     def show(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -31,7 +31,7 @@ class Log:
 class Terminal:
     """One line that is redrawn in place and gone at the end."""
 
-    pauses = (BLINK_S,)
+    pauses: tuple[float, ...] = (BLINK_S,)
 
     def __init__(self) -> None:
         self.live: Any = None
@@ -55,7 +55,7 @@ class Terminal:
 class Notebook:
     """One output of the cell that is replaced in place."""
 
-    pauses = (1.0,)
+    pauses: tuple[float, ...] = (1.0,)
 
     def __init__(self) -> None:
         self.handle: Any = None
