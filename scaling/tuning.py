@@ -177,10 +177,16 @@ def write_certificate(folder: str | Path, certificate: Certificate) -> Path:
     return write_json(Path(folder) / NAME, certificate.to_dict())
 
 
-def read_certificate(folder: str | Path) -> Certificate | None:
-    """The certificate of a sweep folder, None where there is none; see `Certificate.from_dict` for errors."""
+def read_certificate(folder: str | Path, recipe_sha256: str | None = None) -> Certificate | None:
+    """The certificate of a sweep folder, None where there is none, or none of the recipe asked about.
+
+    Raises ScalingError as `Certificate.from_dict` does.
+    """
     path = Path(folder) / NAME
-    return Certificate.from_dict(read_json(path, expect=FORMAT), str(path)) if path.exists() else None
+    if not path.exists():
+        return None
+    found = Certificate.from_dict(read_json(path, expect=FORMAT), str(path))
+    return found if recipe_sha256 in (None, found.recipe_sha256) else None
 
 
 def _point(values: Mapping[str, Any], where: str) -> Point:

@@ -258,7 +258,7 @@ def to_frame(folder: str | Path | Sweep) -> pd.DataFrame:
     import pandas as pd
 
     sweep = folder if isinstance(folder, Sweep) else open_sweep(folder)
-    rows, tuned = [], read_certificate(sweep.folder)
+    rows, tuned = [], read_certificate(sweep.folder, sweep.recipe.sha256)
     for cell in sweep.design.cells:
         result = result_of(sweep.cell_folder(cell))
         if result is not None:
