@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -42,7 +42,8 @@ def name_layers(figure: Figure) -> tuple[Layer, ...]:
     an artist of no layer and p for one that has no points.
     """
     known: dict[str, list[str]] = {}
-    for legend in [*figure.legends, *(ax.get_legend() for ax in figure.axes if ax.get_legend())]:
+    inside = (ax.get_legend() for ax in figure.axes)
+    for legend in [*figure.legends, *(legend for legend in inside if legend is not None)]:
         for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
             colour = _colour(handle) if handle is not None else None
             if colour is not None:
@@ -80,9 +81,9 @@ def _has_points(artist: Artist) -> bool:
 def _colour(artist: Any) -> str | None:
     """The one colour of an artist, without its opacity; None where it has several or none."""
     if isinstance(artist, Line2D):
-        return to_hex(artist.get_color())
+        return to_hex(cast(str, artist.get_color()))
     if isinstance(artist, Patch):
-        return to_hex(artist.get_facecolor())
+        return to_hex(cast(str, artist.get_facecolor()))
     if isinstance(artist, Collection):
         for rows in (artist.get_facecolor(), artist.get_edgecolor()):
             found = {to_hex(row) for row in rows}

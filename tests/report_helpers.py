@@ -155,7 +155,13 @@ def make_certificate(folder: Path) -> Certificate:
         for i in (1, 3)
     )  # fmt: skip
     trend = Trend(
-        "lr", {"N": [0.1, 0.0, 0.2]}, {"N": 0.0}, [0.003, 0.002, 0.004], 0.004, 0.01, {"a law": 0.005}
+        "lr",
+        {"N": [0.1, 0.0, 0.2]},
+        {"N": 0.0},
+        [0.003, 0.002, 0.004],
+        0.004,
+        [0.01, 0.0, 0.02],
+        {"a law": 0.005},
     )
     target = Target(1.5e12, 2e5, 1.2e6, "plan.json")
     certificate = Certificate(points, (trend,), target, "r" * 64, DATA_SHA, "runs.csv", "s" * 64, 1e12)

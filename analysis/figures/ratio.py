@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from analysis.figures.inputs import compute_shown, count_of, minima, planned, points, six_nd, size_label
 from analysis.figures.parts import DOTTED, line_key, mark, mark_key, shade, shade_key
@@ -27,6 +28,7 @@ from scaling.laws.decision import band
 SHARE = 0.02  # of the compute: the band of sizes that waste less is "near optimal"
 THUMB = 20.0  # Hoffmann et al. 2022 (arXiv:2203.15556), Table 3, as it is usually quoted
 GRID = 24
+NEAR_ALPHA = 0.45
 
 
 @styled
@@ -46,16 +48,15 @@ def tokens_per_parameter(
     near = np.array([band(fit.law, float(c), SHARE) for c in flops])
     figure = plate(height=3.8)
     ax = figure.add_subplot()
-    ax.fill_between(
-        flops, *(_ratio(flops, near[:, i]) for i in (1, 0)), color=FAINT, alpha=0.45, linewidth=0, zorder=0
-    )
+    least, most = _ratio(flops, near[:, 1]), _ratio(flops, near[:, 0])
+    ax.fill_between(flops, least, most, color=FAINT, alpha=NEAR_ALPHA, linewidth=0, zorder=0)
     shade(ax, flops, _ratio(flops, high), _ratio(flops, low), LAW)
     ax.plot(flops, _ratio(flops, size), color=LAW, zorder=3)
     ax.axhline(THUMB, color=INK, linewidth=0.8, linestyle=DOTTED, zorder=1)
     keys: list[Any] = [
         line_key("fitted law", LAW),
         shade_key("its 90% interval", LAW),
-        shade_key(f"wastes under {SHARE:.0%} of the compute", MUTED),
+        Patch(color=FAINT, alpha=NEAR_ALPHA, linewidth=0, label=f"wastes under {SHARE:.0%} of the compute"),
         line_key("20 tokens per parameter", INK, linewidth=0.8, linestyle=DOTTED),
     ]
     seen = [THUMB, *_ratio(flops, near[:, 0]), *_ratio(flops, near[:, 1])]

@@ -132,7 +132,11 @@ def _repetition(e: Evidence) -> str | None:
     if e.runs is None or "unique_tokens" not in e.runs.table:
         return None
     epochs = float((e.runs.tokens / e.runs.column("unique_tokens")).max())
-    return None if epochs != epochs else f"the longest run read its text {epochs:.3g} times"
+    if epochs != epochs:
+        return None
+    return (
+        "no run read its text twice" if epochs <= 1 else f"the longest run read its text {epochs:.3g} times"
+    )
 
 
 def _counts(e: Evidence) -> Answers:

@@ -147,7 +147,7 @@ def _trends(certificate: Certificate) -> Html:
                 _powers(trend.recipe_exponents),
                 f"{trend.at_target[0]:.3g} ({trend.at_target[1]:.3g} to {trend.at_target[2]:.3g})",
                 f"{trend.recipe_at_target:.3g}",
-                None if trend.waste_at_target is None else format_percent(trend.waste_at_target),
+                None if trend.waste_at_target is None else _three(trend.waste_at_target, format_percent),
                 laws or None,
             )
         )  # fmt: skip
