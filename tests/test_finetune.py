@@ -23,8 +23,8 @@ from sweeps.finetune import Request, prepare
 from trainer.config import config_from_dict, read_config
 from trainer.loop import run_cell
 from trainer.loss import token_losses
-from trainer.masks import Batch, target_weights
-from trainer.model import init_params
+from trainer.masks import Batch, Mask, target_weights
+from trainer.model import hidden, init_params, logits
 from trainer.objectives.pairs import PairData, PairRows
 from trainer.pairs import build_pairs
 from trainer.start import grown, parent_model
@@ -42,6 +42,17 @@ def hashes(folder: Path) -> dict[str, str]:
 
 def weights(folder: Path) -> bytes:
     return (folder / "model" / "weights.safetensors").read_bytes()
+
+
+NATS = jax.jit(
+    lambda shape, params, batch: token_losses(shape, params, batch, "float32")[0], static_argnums=0
+)
+
+
+def nats_of(shape: Shape, params: dict, batch: Batch) -> np.ndarray:
+    """Cross-entropy of every target of host arrays."""
+    batch = batch._replace(ids=batch.ids.astype(np.int32))
+    return np.asarray(NATS(shape, jax.tree.map(jnp.asarray, params), batch))
 
 
 @pytest.fixture(scope="module")
@@ -204,8 +215,8 @@ def test_a_causal_model_goes_on_with_a_mixture_of_denoisers(parent, other, tmp_p
     model, shape = load_model(parent), config_from_dict(values).shape
     assert shape.vocab > model.shape.vocab
     ids = np.random.default_rng(0).integers(1, model.tokenizer.vocab_size, (4, 33)).astype(np.int32)
-    before = token_losses(model.shape, model.params, jnp.asarray(ids), "float32")[0].mean()
-    after = token_losses(shape, grown(model, shape, ""), jnp.asarray(ids), "float32")[0].mean()
+    before = nats_of(model.shape, model.params, Batch(ids)).mean()
+    after = nats_of(shape, grown(model, shape, ""), Batch(ids)).mean()
     assert before < after < before + 0.5
 
 
@@ -251,8 +262,7 @@ def test_a_pair_is_computed_as_it_is_alone_and_its_target_is_not_seen(pairs):
     shape = Shape(1, 16, 2, 1, 8, 24, data.vocab_size)
     params = init_params(shape, 0)
     params["head"]["kernel"] = np.random.default_rng(1).normal(size=(16, shape.vocab)).astype(np.float32)
-    program = jax.jit(lambda batch: token_losses(shape, params, batch, "float32")[0])
-    losses = lambda batch: np.asarray(program(Batch(batch.ids.astype(np.int32), *batch[1:])))  # noqa: E731
+    losses = lambda batch: nats_of(shape, params, batch)  # noqa: E731
     rows = PairRows(data, "train", 64)
     batch, members = rows.batch(np.arange(4), (4,))
     found = losses(batch)
@@ -282,13 +292,11 @@ def test_generation_reads_a_source_as_training_did(taught):
     source = "getname"
     found = cli("generate", taught, "--prompt", source, "--temperature", 0)
     given = np.concatenate([[0], model.tokenizer.encode(source + "\n")]).astype(np.int32)
-    from trainer.masks import Mask
-    from trainer.model import hidden, logits
-
     ids, drawn = np.zeros((1, model.seq), np.int32), []
     ids[0, : len(given)] = given
     prefix = np.arange(model.seq)[None] < len(given)
-    run = jax.jit(lambda ids: logits(*hidden(model.shape, model.params, ids, mask=Mask(None, prefix))))
+    params = jax.tree.map(jnp.asarray, model.params)
+    run = jax.jit(lambda ids: logits(*hidden(model.shape, params, ids, mask=Mask(None, prefix))))
     for place in range(len(given), model.seq):
         best = int(np.argmax(np.asarray(run(ids))[0, place - 1, : model.tokenizer.vocab_size]))
         if best == model.tokenizer.end_of_document:
@@ -303,8 +311,7 @@ def test_the_loss_of_a_run_of_pairs_is_that_of_its_held_out_targets(taught, pair
     rows = PairRows(data, "validation", model.seq)
     batch, members = rows.batch(np.arange(len(rows)), (len(rows),))
     weight = np.asarray(target_weights(jax.tree.map(jnp.asarray, batch)))
-    ids = Batch(batch.ids.astype(np.int32), *batch[1:])
-    nats = (np.asarray(token_losses(model.shape, model.params, ids, "float32")[0]) * weight).sum()
+    nats = (nats_of(model.shape, model.params, batch) * weight).sum()
     assert result["loss"] == pytest.approx(nats / weight.sum(), rel=1e-5)
     spelled = sum(
         len(data.tokenizer().decode(data.document("validation", p)).split("\n")[1]) for _, p in members
