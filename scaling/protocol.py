@@ -46,15 +46,17 @@ def predictions(
     *,
     sizes: int,
     noise: float,
+    noise_source: str,
     unique_tokens: int | None,
     least_steps: int,
     inputs: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What the table at the budgets `flops` will show, sealed (format "scaling/protocol-prediction").
 
-    `noise` is the deviation of log loss between seeds. Intervals by the bands are those of chance, widened by
-    what parabolas miss on these very sizes (`misses_of`). Each of `points` lists its runs: `sizes` of them
-    about the best size by the bands' laws. Raises Refusal where too few sizes can be trained.
+    `noise` is the deviation of one run's log loss, known from `noise_source`. Intervals by the bands are
+    those of chance, widened by what parabolas miss on these very sizes (`misses_of`). Each of `points`
+    lists its runs: `sizes` of them about the best size by the bands' laws. Raises Refusal where too few
+    sizes can be trained.
     """
     good = [band for band in bands.bands if band.interior]
     log_c = np.log([band.budget for band in good])
@@ -69,7 +71,7 @@ def predictions(
             "inputs": dict(inputs),
             "convention": {"params": bands.count, "flops": bands.flops_convention},
             "level": LEVEL,
-            "noise": {"log_loss": noise},
+            "noise": {"log_loss": noise, "source": noise_source},
             "bands": [
                 {
                     "budget": band.budget,

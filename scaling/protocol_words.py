@@ -121,7 +121,7 @@ def verdicts(found: Mapping[str, Any]) -> list[str]:
         said.append(f"{flops} FLOPs: {outcome}.")
     said.append(
         f"{found['inside']} of {found['predicted_runs']} losses lie inside their sealed 90% interval "
-        f"(noise between seeds {found['noise']['log_loss']:.4f} of log loss)."
+        f"(noise of one run {found['noise']['log_loss']:.4f} of log loss, by the {found['noise']['source']})."
     )
     return said
 

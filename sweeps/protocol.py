@@ -155,6 +155,7 @@ def predict(
         budgets,
         sizes=asked.sizes,
         noise=law.noise if noise is None else noise,
+        noise_source="residuals of the fit" if noise is None else "seeds of the bands",
         unique_tokens=bands.design.unique_tokens,
         least_steps=MIN_STEPS,
         inputs=inputs,
