@@ -81,12 +81,12 @@ def _has_points(artist: Artist) -> bool:
 def _colour(artist: Any) -> str | None:
     """The one colour of an artist, without its opacity; None where it has several or none."""
     if isinstance(artist, Line2D):
-        return to_hex(cast(str, artist.get_color()))
+        return to_hex(cast(Any, artist.get_color()))
     if isinstance(artist, Patch):
-        return to_hex(cast(str, artist.get_facecolor()))
+        return to_hex(cast(Any, artist.get_facecolor()))
     if isinstance(artist, Collection):
         for rows in (artist.get_facecolor(), artist.get_edgecolor()):
-            found = {to_hex(row) for row in rows}
+            found = {to_hex(cast(Any, row)) for row in rows}
             if found:
                 return found.pop() if len(found) == 1 else None
     return None
