@@ -38,6 +38,13 @@ class Job:
         if afresh:
             self._from = time.monotonic()
 
+    def count(self, done: int, total: int, what: str) -> None:
+        """So many of so many are done, as work says that calls back instead of looping here."""
+        if not self.total:
+            self.start(what, total)
+            self._from = self.began
+        self.done = done
+
     @property
     def left_s(self) -> float | None:
         """Seconds left at the rate so far; None before anything is done."""

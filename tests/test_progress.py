@@ -199,7 +199,10 @@ def test_the_display_is_the_one_that_fits(monkeypatch):
     assert for_here() is None
 
 
-LONG = ("fit", "backtest", "choices", "approaches", "gain", "next", "sweep", "report", "export")
+LONG = (
+    *("fit", "backtest", "choices", "approaches", "gain", "next", "sweep", "report"),
+    *("export", "import_model", "generate", "memorization"),
+)
 
 
 @pytest.mark.parametrize("verb", LONG)
@@ -222,3 +225,15 @@ def test_the_verbs_say_what_they_do(verb, monkeypatch, capsys, at_once):
     seen = capsys.readouterr()
     json.loads(seen.out)
     assert any(line.startswith(f"{verb}: ") and "so far" in line for line in seen.err.splitlines())
+
+
+def test_work_that_calls_back_is_counted_in_few_lines(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    report = displays.counter("eval", "windows")
+    for done in range(1, 101):
+        clock[0] = float(done)
+        report(done, 100)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "eval: windows, 2 of 100, 2 s so far, about 1.63 min left"
+    assert 3 <= len(lines) <= 6  # after 2, 10, 30, 60 s

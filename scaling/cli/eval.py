@@ -71,8 +71,8 @@ def command(
     --by-position windows stand side by side and only whole ones count.
     """
     import os
-    import time
 
+    from scaling.cli.progress import counter
     from scaling.errors import UsageError
     from sweeps.engines.slots import Slot, worker_environment
 
@@ -80,14 +80,7 @@ def command(
     from trainer.sources import Excluded
     from trainer.weights import load_model
 
-    said = time.monotonic()
-
-    def report(done: int, total: int) -> None:
-        nonlocal said
-        if time.monotonic() - said > 5 and done < total:
-            said = time.monotonic()
-            say(f"{done} of {total} {'pairs' if pairs else 'windows'}")
-
+    report = counter("eval", "pairs" if pairs else "windows")
     if pairs and (by_position or context or rope or stride):
         raise UsageError("--pairs: generates whole targets; it takes none of the options of windows.")
     if by_position and stride is not None:

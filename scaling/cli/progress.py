@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+from scaling import progress
 from scaling.progress import Display, Job, watched
 
 PAUSES_S = (8.0, 20.0, 30.0, 60.0)  # between the lines of a log; the last one for ever
@@ -91,3 +94,18 @@ def for_here() -> Display | None:
 def shown(name: str) -> AbstractContextManager[Job]:
     """Show on the display that fits how the work inside comes along; `name` stands before each line."""
     return watched(name, for_here())
+
+
+def counter(name: str, what: str) -> Callable[[int, int], None]:
+    """For work that calls back with (done, total): plain lines, as in a log, wherever stderr goes."""
+    job, pauses = Job(name), iter(PAUSES_S)
+    log, due = None if for_here() is None else Log(), time.monotonic() + progress.AFTER_S
+
+    def report(done: int, total: int) -> None:
+        nonlocal due
+        job.count(done, total, what)
+        if log is not None and done < total and time.monotonic() >= due:
+            log.show(job.line())
+            due = time.monotonic() + next(pauses, PAUSES_S[-1])
+
+    return report
