@@ -29,6 +29,7 @@ from sweeps.cells import FLOPS_CONVENTION
 from sweeps.store import Sweep
 from sweeps.tuning import Star, Trial, is_least, losses_of, stars
 
+FARTHEST = 100.0  # ln
 FAR = 100.0  # the target, where none is given: this times the largest point
 PUBLISHED = {"lr": "learning rate", "batch": "batch"}
 TIMESCALE = "power-lines-timescale"
@@ -213,11 +214,16 @@ def _trend(sweep: Sweep, knob: str, measured: list[tuple[Point, Optimum]], targe
         knob,
         {name: _spread(fitted[i + 1], draws[:, i + 1]) for i, name in enumerate(names)},
         {name: float(rule[i + 1]) for i, name in enumerate(names)} if ruled.min() > math.log(1e-9) else {},
-        [math.exp(tuned_at), *(math.exp(float(v)) for v in np.quantile(drawn_at, LEVEL))],
+        [_exp(value) for value in (tuned_at, *np.quantile(drawn_at, LEVEL))],
         recipe_at,
         waste,
         _published(sweep, knob, target),
     )
+
+
+def _exp(value: float) -> float:
+    """exp, held finite: two sizes close to each other may point anywhere."""
+    return math.exp(min(max(float(value), -FARTHEST), FARTHEST))
 
 
 def _log_values(knob: str, x: Floats) -> Floats:

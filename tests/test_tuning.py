@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 
 from scaling.cli.main import app, main
 from scaling.errors import ScalingError
-from scaling.files import read_json, write_json
+from scaling.files import read_json, sha256_bytes, write_json
 from scaling.guards import GUARDS, flags, flags_of_table
 from scaling.laws.optima import Line, optimum
-from scaling.tuning import Certificate, read_certificate
+from scaling.recipe import Recipe
+from scaling.tuning import VERDICTS, Certificate, read_certificate
 from sweeps.engines.base import Outcome
 from sweeps.engines.local import LocalEngine
 
@@ -39,16 +40,20 @@ FAULTS = {
 }
 
 
-def in_this_process(engine, tasks, progress):
-    """Runs by the law need no workers."""
-    results = {task.name: run_by_law(task.folder) for task in tasks}
-    return {name: Outcome(name, result["status"], result["loss"]) for name, result in results.items()}
+def in_this_process(runner):
+    """A stand-in for LocalEngine.run: small runs need no workers."""
+
+    def run(engine, tasks, progress):
+        results = {task.name: runner(task.folder) for task in sorted(tasks, key=lambda task: task.name)}
+        return {name: Outcome(name, result["status"], result["loss"]) for name, result in results.items()}
+
+    return run
 
 
 def certified(folder, tokens, law, monkeypatch, *options):  # noqa: F811
     """The certificate that the command line writes under a law of the knobs, and its JSON."""
     monkeypatch.setenv("TUNING_LAW", json.dumps(law))
-    monkeypatch.setattr(LocalEngine, "run", in_this_process)
+    monkeypatch.setattr(LocalEngine, "run", in_this_process(run_by_law))
     recipe = folder.parent / "recipe.json"
     write_json(recipe, SMALL.recipe.to_dict())
     asked = ["sweep", str(folder), "--design", "tuning", "--data", str(tokens), "--recipe", str(recipe)]
@@ -248,3 +253,37 @@ def test_rows_that_diverged_are_counted_though_never_read(table, tmp_path, capsy
     assert {f["flag"]: (f["rows"], f["never_read"]) for f in found} == {
         "diverged": (0, 1), "unfinished": (0, 1), "few-steps": (6, 0),
     }  # fmt: skip
+
+
+def test_a_real_certificate_of_a_tiny_recipe(tmp_path, tokens, monkeypatch, capsys):  # noqa: F811
+    from trainer.loop import run_cell
+
+    monkeypatch.setattr(LocalEngine, "run", in_this_process(run_cell))
+    monkeypatch.setattr("sweeps.tuning.REACH", 1)  # fewer batches, fewer programs to compile
+    monkeypatch.setattr("sweeps.tuning.FURTHER", 2)
+    folder, recipe = tmp_path / "sweep", tmp_path / "recipe.json"
+    write_json(recipe, Recipe(seq=16, batch=1, eval_tokens=1024).to_dict())
+    asked = ["sweep", str(folder), "--design", "tuning", "--data", str(tokens), "--recipe", str(recipe)]
+    assert main([*asked, "--budgets", "3e8", "--widths", "8,12", "--target", "3e10", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    found = read_certificate(folder)
+    assert found.interior == printed["interior"] and [point.width for point in found.points] == [8, 12]
+    table = pd.read_csv(folder / "tuning" / "runs.csv", keep_default_na=False)
+    assert sha256_bytes((folder / "tuning" / "runs.csv").read_bytes()) == found.runs_sha256
+    assert (table["status"] == "done").all() and set(table["batch"]) >= {1, 2}
+    assert not (folder / "runs.csv").exists()  # no row of a star is a row of a law
+    for point in found.points:
+        assert point.slope > 0 and point.noise > 0
+        assert sum(tried.runs for tried in point.knob("lr").tried) >= 6
+        for tuned in point.knobs:
+            assert tuned.verdict in VERDICTS and 0 <= tuned.waste_lo <= tuned.waste_hi <= 1
+            values = [tried.value for tried in tuned.tried]
+            lowest = min(range(len(values)), key=lambda i: tuned.tried[i].loss)
+            beside = values[max(0, lowest - 1)], values[min(len(values) - 1, lowest + 1)]
+            assert beside[0] <= tuned.best * (1 + 1e-9) and tuned.best * (1 - 1e-9) <= beside[1]
+        # One sequence a step is the least batch there is, and said to be no edge.
+        assert point.knob("batch").tried[0].value == 16 and point.knob("batch").recipe == 16
+    assert found.target.flops == 3e10
+    # The values were really trained: the rates tried are in the records.
+    rates = {tried.value for point in found.points for tried in point.knob("lr").tried}
+    assert rates <= set(table["lr"])
