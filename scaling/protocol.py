@@ -119,7 +119,7 @@ def misses_of(bands: Sequence[Band], source: FitSource) -> tuple[Floats, Floats]
     return np.array(n), np.array(d)
 
 
-def _widened(drawn: Floats, miss: float) -> list[float]:
+def widened(drawn: Floats, miss: float) -> list[float]:
     """The 90% interval of the draws of a logarithm, as far on one side as the bias that is known of them."""
     low, high = np.quantile(drawn, ENDS)
     return [math.exp(min(low, low - miss)), math.exp(max(high, high - miss))]
@@ -128,7 +128,7 @@ def _widened(drawn: Floats, miss: float) -> list[float]:
 def _ends(name: str, drawn: Floats, misses: Floats, band: int | None) -> dict[str, float | None]:
     if band is None:
         return {f"{name}_lo": None, f"{name}_hi": None}
-    low, high = _widened(drawn[:, band], float(misses[band]))
+    low, high = widened(drawn[:, band], float(misses[band]))
     return {f"{name}_lo": low, f"{name}_hi": high}
 
 
@@ -162,7 +162,7 @@ def _point(
     best_n, best_d = float(bands.n_law.at(flops)), float(bands.d_law.at(flops))
     x = math.log(flops)
     bias = [float(miss[0] + miss[1] * x) for miss in misses]
-    reach = [_widened(line[:, 0] + line[:, 1] * x, miss) for line, miss in zip(lines, bias, strict=True)]
+    reach = [widened(line[:, 0] + line[:, 1] * x, miss) for line, miss in zip(lines, bias, strict=True)]
     members = source.members(flops)
     joint = joint_optimum(source, flops)
     runs, factor, notes = around(
