@@ -41,7 +41,7 @@ def band_rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def point_rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """One row per budget of the table, under `POINTS`."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for point in found["points"]:
         said, measured, winner = point["predicted"], point["measured"], point["winner"]
         rows.append(
@@ -64,7 +64,7 @@ def point_rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def run_rows(point: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """One row per size at one budget of the table, under `RUNS`."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for run in point["runs"]:
         said = run["prediction"]
         mark = "best" if run["won"] else "tie" if run["tied"] else "diverged" if run["loss"] is None else ""

@@ -88,7 +88,8 @@ class Measured:
         if key not in self._steps:
             self._steps[key] = self.profile.step_seconds(Workload.of(shape, seq, batch))
         step, steps = self._steps[key], tokens / (seq * batch)
-        return Took(*(steps * value + EVALUATE_S for value in (step.seconds, step.lo, step.hi)))
+        seconds, lo, hi = (steps * value + EVALUATE_S for value in (step.seconds, step.lo, step.hi))
+        return Took(seconds, lo, hi)
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ class Chips:
     def took(self, shape: Shape, tokens: int, seq: int, batch: int) -> Took:
         work = Workload.of(shape, seq, batch)
         chips, step = self._fewest(work)
-        return Took(*(tokens / (seq * batch) * value for value in (step.seconds, step.lo, step.hi)), chips)
+        seconds, lo, hi = (tokens / (seq * batch) * value for value in (step.seconds, step.lo, step.hi))
+        return Took(seconds, lo, hi, chips)
 
     def _fewest(self, work: Workload) -> tuple[int, Any]:
         """The chips of a run and its step; Refusal where no number of the chips there are holds it."""

@@ -153,7 +153,7 @@ def _value(name: str, text: Any, where: str) -> float:
 
 
 def _shape(row: Row, family: ShapeFamily) -> Shape:
-    values = {name: int(row.values[name]) for name in SHAPE if name in row.values}
+    values: dict[str, Any] = {name: int(row.values[name]) for name in SHAPE if name in row.values}
     if "params" in row.values:
         if values:
             raise ScalingError(
@@ -173,7 +173,7 @@ def _shape(row: Row, family: ShapeFamily) -> Shape:
         raise ScalingError(f"{row.where}: {error}") from None
 
 
-def _heads(values: Mapping[str, int], base: Shape, family: ShapeFamily) -> dict[str, int]:
+def _heads(values: Mapping[str, Any], base: Shape, family: ShapeFamily) -> dict[str, Any]:
     """The three numbers of the heads, those not given by the family's rule; ValueError where none does."""
     if not any(name in values for name in HEADS):
         return {}
