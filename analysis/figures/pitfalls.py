@@ -9,7 +9,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figures.parts import DASHED, DOTTED, line_key, mark, mark_key
-from analysis.style import BLUE, GREEN, INK, LAW, MUTED, PLAN, PURPLE, VERMILLION, plate, styled
+from analysis.style import (
+    BLUE,
+    GREEN,
+    INK,
+    LAW,
+    MUTED,
+    PLAN,
+    PURPLE,
+    VERMILLION,
+    log_axis,
+    plate,
+    short_flops,
+    styled,
+)
 
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE)
 
@@ -72,7 +85,14 @@ def undecayed_runs(table: pd.DataFrame) -> Figure:
     ax = figure.add_subplot()
     for (budget, rows), colour in zip(table.groupby("budget"), COLOURS, strict=False):
         rows = rows.sort_values("params")
-        ax.plot(rows["params"], rows["loss"], "o-", color=colour, markersize=4, label=f"{budget:.0e} FLOPs")
+        ax.plot(
+            rows["params"],
+            rows["loss"],
+            "o-",
+            color=colour,
+            markersize=4,
+            label=f"{short_flops(budget)} FLOPs",
+        )
         ax.plot(
             rows["params"],
             rows["loss_constant"],
@@ -82,7 +102,7 @@ def undecayed_runs(table: pd.DataFrame) -> Figure:
             markersize=4,
             mfc="none",
         )
-    ax.set_xscale("log")
+    log_axis(ax, "x", "count")
     ax.set_xlabel("Parameters N")
     ax.set_ylabel("Validation loss (nats per token)")
     handles, _ = ax.get_legend_handles_labels()
