@@ -25,6 +25,7 @@ from scaling.shape import Shape
 MAXTEXT_REMAT = {"none": "minimal_with_context", "minimal": "minimal", "full": "full"}
 ASPECT, HEAD = 64, 128  # nanochat: model_dim = depth x 64, rounded up to heads of 128
 DEEPEST = 400
+FARTHEST = 1.5  # ratio of sizes beyond which the nearest depth is another model
 
 
 class Writer(NamedTuple):
@@ -229,6 +230,12 @@ def nanochat(plan: Mapping[str, Any]) -> str:
     check_plain(plan, shape, "nanochat")
     wanted = shape.params("total-less-input-embedding")
     model = nearest_nanochat(wanted, shape.vocab)
+    if not 1 / FARTHEST < model.params / wanted < FARTHEST:
+        raise Refusal(
+            f"--write nanochat: its nearest model, depth {model.depth} (width {model.width}), has "
+            f"{format_count(model.params)} parameters that multiply, the plan {format_count(wanted)}: no depth "
+            "is that size."
+        )
     per_step = config["batch"] * config["seq"]
     batch = 2 ** round(math.log2(per_step))
     planned = config["steps"] * per_step

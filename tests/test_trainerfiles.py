@@ -110,6 +110,14 @@ def test_what_the_other_trainer_cannot_express_is_refused(written, change, what)
             writer(plan)
 
 
+def test_a_size_that_no_depth_has_is_refused(written):
+    small = json.loads(json.dumps(written[1]))
+    small["shape"] |= {"layers": 2, "width": 64, "heads": 2, "kv_heads": 2, "head_dim": 32, "ffn": 192}
+    small["shape"]["vocab"] = 256
+    with pytest.raises(Refusal, match="no depth is that size"):
+        nanochat(small)
+
+
 def test_a_wrong_target_is_refused_before_any_work(tmp_path, capsys):
     with pytest.raises(UsageError, match="write maxtext=FILE or nanochat=FILE"):
         parse_writes(["megatron=x"])
