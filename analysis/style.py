@@ -17,6 +17,10 @@ from typing import Any, ParamSpec
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap, LogNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -46,6 +50,12 @@ BANDS = GREEN  # the IsoFLOP minima and their straight lines
 # that stays clear of the colour of the plan.
 BUDGETS = LinearSegmentedColormap.from_list("budgets", ["#62b58b", "#2f96ab", "#3568a8", "#39286f"])
 
+POINTS = 72  # dots per inch of a drawing in vectors
+KINDS: dict[type[FigureCanvasBase], str] = {
+    FigureCanvasAgg: "png",
+    FigureCanvasSVG: "svg",
+    FigureCanvasPdf: "pdf",
+}
 WIDTH = 5.5  # inches: the text width of a usual paper, and narrow enough for a phone
 
 _STYLE: dict[Any, Any] = {
@@ -121,17 +131,17 @@ def plate(width: float = WIDTH, height: float = 3.9) -> Plate:
 
 
 def to_png(figure: Figure, dpi: int = 200) -> bytes:
-    return _saved(figure, format="png", dpi=dpi, metadata={"Software": None})
+    return _saved(figure, FigureCanvasAgg, dpi, {"Software": None})
 
 
 def to_svg(figure: Figure) -> str:
     """SVG text without dates or random identifiers: the same data gives the same bytes."""
-    return _saved(figure, format="svg", metadata={"Date": None, "Creator": None}).decode()
+    return _saved(figure, FigureCanvasSVG, POINTS, {"Date": None, "Creator": None}).decode()
 
 
 def to_pdf(figure: Figure) -> bytes:
     """A drawing for a paper: vectors and text, the same bytes for the same data."""
-    return _saved(figure, format="pdf", metadata={"CreationDate": None, "Creator": None})
+    return _saved(figure, FigureCanvasPdf, POINTS, {"CreationDate": None, "Creator": None})
 
 
 def write_figure(figure: Figure, path: Path) -> Path:
@@ -144,12 +154,21 @@ def write_figure(figure: Figure, path: Path) -> Path:
     return write_atomic(path, to_pdf(figure))
 
 
-def _saved(figure: Figure, **options: Any) -> bytes:
+def _saved(figure: Figure, kind: type[FigureCanvasBase], dpi: float, metadata: dict[str, None]) -> bytes:
+    """The figure by a canvas of its own. `Figure.savefig` would lay everything out once more, undrawn, before
+    it draws: four tenths of the time of a report."""
     buffer = io.BytesIO()
+    canvas, usual = figure.canvas, figure.dpi
     with matplotlib.rc_context(_SAVE), warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes: a pity, not a reason to warn.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(buffer, **options)
+        try:
+            figure.dpi = dpi
+            own: Any = kind(figure)
+            getattr(own, f"print_{KINDS[kind]}")(buffer, metadata=metadata)
+        finally:
+            figure.dpi = usual
+            figure.set_canvas(canvas)
     return buffer.getvalue()
 
 
