@@ -15,13 +15,16 @@ from model_helpers import cli, failure, runs, text  # noqa: F401 (fixtures)
 
 from scaling.errors import ScalingError
 from scaling.files import read_json, write_json
-from trainer.export import export_model, hub_tokenizer
+from scaling.rope import Rope
+from trainer.check_export import check_export
+from trainer.export import OWN_FIELD, export_model, hub_tokenizer
 from trainer.generate import Sampling, generate
 from trainer.import_model import import_model
 from trainer.model import apply
+from trainer.rope import rope_tables
 from trainer.tensorfile import Tensor, read_tensors, write_tensors
 from trainer.tokenizers import ByteTokenizer, HubTokenizer, SymbolTokenizer, train_bpe
-from trainer.weights import load_model
+from trainer.weights import load_model, save_model
 
 ALL = pytest.mark.parametrize("name", ["bytes", "bpe", "palm"])
 
@@ -180,6 +183,52 @@ def test_transformers_computes_the_same_logits_and_ids(runs, text, tmp_path, nam
     assert all((stored[t.name] == t.make()).all() for t in model.tensors) and len(stored) == len(
         model.tensors
     )
+
+
+ROPES = [
+    Rope("linear", 4.0, 8),
+    Rope("ntk", 4.0, 8),
+    Rope("yarn", 4.0, 8),
+    Rope("yarn", 2.0, 16, 5e5),
+    Rope(theta=5e5),
+]
+
+
+def stretched(model, rope):
+    return dataclasses.replace(model, shape=dataclasses.replace(model.shape, rope=rope))
+
+
+@pytest.mark.parametrize("rope", ROPES)
+def test_a_stretched_model_comes_back_as_it_went(runs, tmp_path, rope):  # noqa: F811
+    for name in ("bytes", "palm"):
+        model = stretched(load_model(runs[name]), rope)
+        config = export_model(model, tmp_path / name)
+        back = import_model(tmp_path / name)
+        assert back.shape == model.shape
+        save_model(back, tmp_path / f"{name}-model")
+        assert load_model(tmp_path / f"{name}-model").shape == model.shape
+        # By anybody's reader, who does not know of our own field: the same angles.
+        plain = {key: value for key, value in config.items() if key != OWN_FIELD}
+        write_json(tmp_path / name / "config.json", plain)
+        foreign = import_model(tmp_path / name).shape
+        ours, theirs = (rope_tables(32, s.head_dim, s.rope) for s in (model.shape, foreign))
+        assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+        if "rope_scaling" in config:  # as transformers 4 reads it
+            write_json(
+                tmp_path / name / "config.json",
+                {key: value for key, value in plain.items() if key != "rope_parameters"},
+            )
+            assert import_model(tmp_path / name).shape == foreign
+
+
+@pytest.mark.requires("export")
+@pytest.mark.parametrize("rope", ROPES)
+def test_transformers_computes_the_same_logits_of_a_stretched_model(runs, tmp_path, rope):  # noqa: F811
+    for name in ("bytes", "palm"):
+        model = stretched(load_model(runs[name]), rope)
+        export_model(model, tmp_path / name)
+        check = check_export(model, tmp_path / name)
+        assert check["max_logit_difference"] <= 1e-4 and check["max_logit"] > 1
 
 
 @pytest.mark.requires("export")
