@@ -233,8 +233,8 @@ def nanochat(plan: Mapping[str, Any]) -> str:
     if not 1 / FARTHEST < model.params / wanted < FARTHEST:
         raise Refusal(
             f"--write nanochat: its nearest model, depth {model.depth} (width {model.width}), has "
-            f"{format_count(model.params)} parameters that multiply, the plan {format_count(wanted)}: no depth "
-            "is that size."
+            f"{format_count(model.params)} parameters that multiply, the plan {format_count(wanted)}: no "
+            "depth is that size."
         )
     per_step = config["batch"] * config["seq"]
     batch = 2 ** round(math.log2(per_step))

@@ -18,10 +18,10 @@ TITLE = "Command line"
 ABOUT = (
     "Every verb prints for people, or with --json one JSON object on stdout and nothing else; progress and "
     "notes go to stderr. Exit status: 0 done, 1 refused or failed with a message, 2 wrong usage, 130 "
-    "interrupted. --debug shows the traceback of an error. What takes more than two seconds says what it does "
-    "and how long it will take: in place on a terminal, in few plain lines in a log; SCALING_PROGRESS=0 "
-    "switches that off. `scaling --install-completion` sets up Tab for the shell it is called from (bash, zsh, "
-    "fish), with the names of verbs, options, accelerators, laws, objectives and engines."
+    "interrupted. --debug shows the traceback of an error. What takes more than two seconds says what it "
+    "does and how long it will take: in place on a terminal, in few plain lines in a log; "
+    "SCALING_PROGRESS=0 switches that off. `scaling --install-completion` sets up Tab for the shell it is "
+    "called from (bash, zsh, fish), with the names of verbs, options, accelerators, laws, objectives and engines."
 )
 
 
