@@ -21,7 +21,8 @@ ABOUT = (
     "interrupted. --debug shows the traceback of an error. What takes more than two seconds says what it "
     "does and how long it will take: in place on a terminal, in few plain lines in a log; "
     "SCALING_PROGRESS=0 switches that off. `scaling --install-completion` sets up Tab for the shell it is "
-    "called from (bash, zsh, fish), with the names of verbs, options, accelerators, laws, objectives and engines."
+    "called from (bash, zsh, fish), with the names of verbs, options, accelerators, laws, objectives and "
+    "engines."
 )
 
 
