@@ -51,6 +51,7 @@ LETTER = {"params": "N", "tokens": "D", "flops": "C", "loss": "L"}
 SPELLINGS = {name: name for name in (*NUMERIC, *TEXT)} | ALIAS_OF
 HINT = "name them with --columns N=...,D=...,L=... (docs/import.md)"
 NAMED = 20  # columns listed in a message
+LONGEST = 60  # letters of one of them
 CONSTANTS = {"ln2": math.log(2)}
 
 
@@ -60,9 +61,11 @@ def key_of(name: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The names for a message, the first `NAMED` of very many."""
+    """The names for a message, on one line: the first `NAMED` of very many, the beginning of a long one."""
+    flat = [" ".join(name.split()) for name in names[:NAMED]]
+    short = [name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..." for name in flat]
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return (", ".join(names[:NAMED]) or "none") + more
+    return (", ".join(short) or "none") + more
 
 
 def canonical(

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scaling.columns import SPELLINGS, canonical, key_of
+from scaling.columns import SPELLINGS, canonical, key_of, listed
 from scaling.errors import ScalingError, UsageError
 from scaling.files import dumps, sha256_bytes, write_atomic
 from scaling.foreign import with_tokens
@@ -71,7 +71,7 @@ def joined(raw: Raw, sizes: Raw, where: str, source: str) -> Raw:
     theirs = [SPELLINGS.get(key_of(name), name) for name in sizes.names]
     for there, path in ((keys, where), (theirs, source)):
         if "run" not in there:
-            raise ScalingError(f"{path}: no column 'run' to join on; found {', '.join(there)}.")
+            raise ScalingError(f"{path}: no column 'run' to join on; found {listed(there)}.")
     runs = [str(v).strip() for v in sizes.columns[theirs.index("run")]]
     again = next((run for i, run in enumerate(runs) if run in runs[:i]), None)
     if again is not None:

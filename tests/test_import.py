@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import math
+import random
 from pathlib import Path
 
 import numpy as np
@@ -220,3 +221,30 @@ def test_the_table_verb_says_what_it_took_for_what(capsys, tmp_path):
     assert found["rows"] == 4 and [row["line"] for row in found["left_out"]] == [4, 6]
     assert "left out" in seen.err and "read as a W&B runs table" in seen.err
     assert len(read_runs(out)) == 4
+
+
+def test_a_torn_table_is_read_or_refused_in_one_line(tmp_path):
+    """Cells replaced, letters lost, lines shuffled: never a traceback, never a second line."""
+    rng = random.Random(3)
+    junk = ["", "NaN", "=1+1", "1e400", "-1", '"', "None", "1,234", "{}", "\x00", "a - b", "9" * 24]
+    read = 0
+    for _ in range(150):
+        source = rng.choice(sorted(HERE.iterdir()))
+        text = source.read_text()
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randrange(len(text))
+            text = text[:at] + rng.choice(junk) + text[at + rng.randint(0, 9) :]
+        path = write(tmp_path, text, source.name)
+        calls = (
+            lambda: read_runs(path, skip_bad=True),  # noqa: B023
+            lambda: gather([path, HERE / "nanochat_results.csv"], skip_bad=True),  # noqa: B023
+            lambda: gather([path], join=HERE / "sizes.csv", skip_bad=True),  # noqa: B023
+            lambda: read_runs(path, columns="N=1e7,D=Step*5,L=Value", skip_bad=True),  # noqa: B023
+        )
+        for call in calls:
+            try:
+                call()
+                read += 1
+            except ScalingError as error:
+                assert "\n" not in str(error)
+    assert read > 50
