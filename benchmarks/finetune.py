@@ -5,10 +5,10 @@ Python's standard library. The parent is a small causal model of bytes, trained 
 library's modules; the pairs to learn from are the identifiers of those. Tested are identifiers of the other
 modules that stand nowhere in what the parent or any run has read, not even inside of a longer word.
 
-    python benchmarks/finetune.py --out DIR [--seeds 3] [--parent 1M] [--tokens 500k] [--shares 1,4]
+    python benchmarks/finetune.py --out DIR [--seeds 3] [--parent 1M] [--tokens 500k] [--shares 1,4,8]
 
-For each seed: a run from scratch at the recipe's own rate, and fine-tunings at several shares of the parent's
-rate; once, a run from scratch as long as parent and fine-tuning together. Minutes on two cores.
+For each seed: runs from scratch at several shares of the recipe's own rate, and fine-tunings at several of
+the parent's; once, a run from scratch as long as parent and fine-tuning together. Minutes on two cores.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--parent", type=lambda text: parse_count(text, "--parent"), default=1e6)
     parser.add_argument("--tokens", type=lambda text: parse_count(text, "--tokens"), default=5e5)
-    parser.add_argument("--shares", default="1,4")
+    parser.add_argument("--shares", default="1,4,8")
     options = parser.parse_args()
     out: Path = options.out
     facts = prepare(out)
@@ -131,15 +131,16 @@ def main() -> None:
     learn = Recipe(seq=SEQ, batch=BATCH, objective="pairs")
     rows: dict[str, list[dict[str, Any]]] = {}
     for seed in range(options.seeds):
-        lengths = [("from scratch", options.tokens)]
+        shares = [float(share) for share in options.shares.split(",")]
+        lengths = [(f"from scratch, {share:g} of the rate", options.tokens, share) for share in shares]
         if not seed:  # one run: it is the longest
-            lengths.append(("from scratch, equal total", options.parent + options.tokens))
-        for name, tokens in lengths:
-            folder = out / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
+            lengths.append(("from scratch, equal total", options.parent + options.tokens, 1.0))
+        for name, tokens, share in lengths:
+            folder = out / (f"from-scratch-{share:g}-{seed}" if "rate" in name else f"equal-total-{seed}")
             values = learn.run_config(shape, tokens, seed, pairs["path"], pairs["sha256"], folder.name)
-            result = run(folder, values)
+            result = run(folder, {**values, "lr": share * values["lr"]})
             rows.setdefault(name, []).append({**scored(out, folder), "loss": result["loss"]})
-        for share in map(float, options.shares.split(",")):
+        for share in shares:
             folder = out / f"tuned-{share:g}-{seed}"
             lr = share * config["lr"]
             steps = learn.steps(options.tokens)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_helpers import cli, failure, runs, text  # noqa: F401 (fixtures)
 
+from scaling.rope import Rope
+from trainer.loss import token_losses
 from trainer.model import apply
 from trainer.score import score, windows_of
 from trainer.sources import Document
 from trainer.weights import load_model
 
+ON_DEVICE = partial(jax.tree.map, jnp.asarray)
 BOTH = pytest.mark.parametrize("name", ["bytes", "bpe"])
 
 
@@ -90,3 +96,48 @@ def test_texts_that_cannot_be_spelled_are_named_or_left_out_on_request(runs, tmp
     assert "no text to score" in failure(capsys, "eval", runs["bpe"], tmp_path / "empty.txt")
     assert "--stride 33" in failure(capsys, "eval", runs["bpe"], tmp_path / "good.txt", "--stride", 33)
     assert "no such file" in failure(capsys, "eval", runs["bpe"], tmp_path / "none.txt")
+
+
+def test_by_position_is_the_mean_of_each_position_over_the_same_windows(runs, text):  # noqa: F811
+    """Against the full model, each window by itself; within the trained context and beyond it."""
+    model = load_model(runs["bytes"])
+    for context, rope in ((32, None), (80, "yarn:3")):
+        found = cli(
+            *("eval", runs["bytes"], text, "--by-position", "--context", context),
+            *(() if rope is None else ("--rope", rope)),
+        )
+        shape = model.shape if rope is None else dataclasses.replace(model.shape, rope=Rope("yarn", 3.0, 32))
+        full = jax.jit(
+            lambda ids, shape=shape: token_losses(shape, ON_DEVICE(model.params), ids, "float32")[0]
+        )
+        nats, size = [], 0
+        for file in sorted(text.iterdir()):
+            ids = np.array([0, *model.tokenizer.encode(file.read_bytes())], np.int32)
+            count = (len(ids) - 1) // context
+            windows = np.stack([ids[i * context : (i + 1) * context + 1] for i in range(count)])
+            nats.append(np.asarray(full(windows), np.float64))
+            size += count
+        mean = np.concatenate(nats).mean(axis=0)
+        assert found["windows"] == size and found["documents"] == len(list(text.iterdir()))
+        assert [b["first"] for b in found["buckets"]][:6] == [1, 2, 3, 5, 9, 17]
+        assert found["buckets"][-1]["last"] == context
+        for bucket in found["buckets"]:
+            part = mean[bucket["first"] - 1 : bucket["last"]]
+            assert bucket["loss"] == pytest.approx(part.mean(), rel=1e-5)
+            assert bucket["bits_per_byte"] == pytest.approx(part.mean() / math.log(2), rel=1e-5)
+            assert bucket["tokens"] == size * len(part) and bucket["bits_per_byte_se"] > 0
+
+
+def test_lengths_and_stretches_that_are_impossible_are_said(runs, text, tmp_path, capsys):  # noqa: F811
+    (tmp_path / "short.txt").write_text("import sys\n")
+    asked = ("eval", runs["bytes"], tmp_path / "short.txt")
+    assert "1 are shorter" in failure(capsys, *asked, "--by-position")
+    assert "known are none, linear" in failure(capsys, *asked, "--rope", "dynamic:2")
+    assert "side by side" in failure(capsys, *asked, "--by-position", "--stride", 4)
+    (tmp_path / "long.txt").write_bytes((text / "csv.txt").read_bytes()[:200])
+    found = cli("eval", runs["bytes"], tmp_path, "--by-position", "--context", 64)
+    assert (found["documents"], found["shorter"], found["windows"]) == (1, 1, 3)
+    assert all(bucket["bits_per_byte_se"] is None for bucket in found["buckets"])
+    same = cli("eval", runs["bytes"], tmp_path / "long.txt")
+    assert cli("eval", runs["bytes"], tmp_path / "long.txt", "--rope", "linear:1")["nats"] == same["nats"]
+    assert cli("eval", runs["bytes"], tmp_path / "long.txt", "--rope", "linear:4")["nats"] > same["nats"]
