@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -98,6 +99,7 @@ def result_record(
             "platform": platform.machine(),
             "backend": jax.default_backend(),
             "device": machine_name(),
+            "threads": threads(),
         },
         **reading(config, data).account(steps),
         **({"validation": final.further} if final and final.further else {}),
@@ -126,6 +128,17 @@ def began_with(config: RunConfig, host: dict) -> dict[str, Any]:
 
 def package_versions() -> dict[str, str]:
     return {name: version(name) for name in ("scaling", "jax", "jaxlib", "flax", "optax", "numpy")}
+
+
+def threads() -> int:
+    """Threads that XLA divides work of this process among on processor cores, as it counts them itself.
+
+    By them it cuts the loops of larger models (from width 192 or so): the last bits of a loss depend on them.
+    """
+    said = os.environ.get("PJRT_NPROC") or os.environ.get("NPROC") or ""
+    if said.isdigit() and int(said):
+        return int(said)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine_name() -> str:

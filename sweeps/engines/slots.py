@@ -12,8 +12,10 @@ from pathlib import Path
 
 from scaling.errors import UsageError
 
-# XLA on one thread although the process is not pinned to one core: sums in one order, the same numbers.
+# XLA on one thread although the process is not pinned to one core: sums in one order, the same numbers. The
+# first is what decides: by the cores it sees XLA divides larger loops, whatever its threads are told to do.
 ONE_THREAD = {
+    "PJRT_NPROC": "1",
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -77,6 +79,7 @@ def worker_environment(slot: Slot) -> dict[str, str]:
     """Environment of a worker: compiled programs are kept on disk, helper libraries stay single-threaded.
 
     What the user has set stays. A pinned worker needs no XLA flag: XLA sees one core and uses one thread.
+    It is told so all the same, for systems that pin nothing.
     """
     env = dict(os.environ)
     defaults = {
@@ -86,7 +89,7 @@ def worker_environment(slot: Slot) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
     }
     if slot.core is not None:
-        defaults |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        defaults |= {name: value for name, value in ONE_THREAD.items() if name != "XLA_FLAGS"}
     for name, value in {**defaults, **slot.env}.items():
         if name in slot.env:
             env[name] = value
