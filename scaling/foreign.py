@@ -96,6 +96,31 @@ def _nanochat(raw: Raw, source: str) -> tuple[Raw, list[str]]:
     ]
 
 
+def _nanochat_curve(raw: Raw, source: str) -> tuple[Raw, list[str]]:
+    new = {
+        "params": _cells(raw, "base.num_params"),
+        "tokens": _cells(raw, "base.tokens_trained"),
+        "loss": _cells(raw, "base.val_bpb"),
+    }
+    notes = [f"N = num_params, all parameters; L = val_bpb, {BITS} on it"]
+    for name, text in (
+        ("run", "model_tag"),
+        ("steps", "base.num_iterations"),
+        ("budget", "base.target_flops"),
+    ):
+        if text in raw.names:
+            new[name] = _cells(raw, text)
+    if "base.eflops" in raw.names:
+        new["flops"] = product(raw, "base.eflops*1e18", source)
+        notes.append("C = eflops x 1e18, nanochat's estimate for matrices and windowed attention")
+    if "base.num_scaling_params" in raw.names:
+        pairs = zip(new["params"], _cells(raw, "base.num_scaling_params"), strict=True)
+        rest = [number(whole) - number(scaling) for whole, scaling in pairs]
+        new["params_embedding"] = [None if math.isnan(value) else value for value in rest]
+        notes.append("--count total-less-input-embedding is num_scaling_params, as nanochat's own fits count")
+    return with_columns(raw, new), notes
+
+
 def _nanochat_early(raw: Raw, source: str) -> tuple[Raw, list[str]]:
     named = replace(raw, names=["params_total" if n == "num_params" else n for n in raw.names])
     table, notes = _nanochat(named, source)
@@ -304,6 +329,11 @@ FORMATS = (
         "an early nanochat results.csv",
         _has("flops_budget", "depth", "num_params", "num_iterations", "tokens_trained", "val_bpb"),
         _nanochat_early,
+    ),
+    Format(
+        "nanochat's curve.log",
+        _has("base.num_params", "base.tokens_trained", "base.val_bpb"),
+        _nanochat_curve,
     ),
     Format("metrics of Levanter runs", _is_levanter, _levanter),
     Format(

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,8 @@ def read_table(path: str | Path) -> Raw:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ScalingError(f"{path}: not a text file in UTF-8; expected CSV, JSONL or Parquet.") from None
+    if suffix == ".log":
+        return Raw(*_parse_log(path, text), digest, "line")
     if suffix not in (".jsonl", ".ndjson", ".json"):
         return Raw(*_parse_csv(path, text), digest, "line")
     if text.lstrip().startswith("["):
@@ -127,6 +130,25 @@ def _parse_array(path: Path, text: str) -> Parsed:
     if not kept:
         raise ScalingError(f"{path}: no JSON object with params, tokens and loss in the array.")
     return *_columns(list(kept.values())), list(kept), bad
+
+
+def _parse_log(path: Path, text: str) -> Parsed:
+    """nanochat's curve.log: a line `model key=value ...` for each model, among lines of prose."""
+    records: list[dict[str, Any]] = []
+    lines: list[int] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        try:
+            tag, *fields = shlex.split(line) or [""]
+        except ValueError:  # an unclosed quote: prose
+            continue
+        if tag == "model" and fields and all("=" in field for field in fields):
+            records.append(dict(field.split("=", 1) for field in fields))
+            lines.append(number)
+    if not records:
+        raise ScalingError(
+            f"{path}: no line `model key=value ...`, as nanochat's curve.log has; expected CSV."
+        )
+    return *_columns(records), lines, []
 
 
 def flat(record: Mapping[str, Any], ahead: str = "") -> dict[str, Any]:

@@ -57,6 +57,24 @@ def test_early_nanochat(tmp_path):
     assert said(runs, "an early nanochat")
 
 
+def test_nanochat_s_curve_log(tmp_path):
+    text = (
+        "wrote 2 models\n"
+        "model model_tag=flops1e18_d8 depth=8 base.num_params=125829120 base.num_scaling_params=41943040 "
+        "base.num_iterations=7580 base.tokens_trained=3974103040 base.eflops=1.000132 base.val_bpb=1.1164 "
+        "base.gpu='NVIDIA H100 80GB HBM3'\n"
+        "model model_tag=flops1e18_d10 depth=10 base.num_params=195952640 base.num_scaling_params=70123520 "
+        "base.num_iterations=4534 base.tokens_trained=2377121792 base.eflops=1.000164 base.val_bpb=1.1096\n"
+    )
+    runs = read_runs(write(tmp_path, text, "curve.log"))
+    assert runs.params().tolist() == [125829120, 195952640] and runs.lines == (2, 3)
+    assert runs.params("total-less-input-embedding").tolist() == [41943040, 70123520]
+    assert runs.flops.tolist() == pytest.approx([1.000132e18, 1.000164e18])
+    assert runs.table["run"].tolist() == ["flops1e18_d8", "flops1e18_d10"] and said(runs, "bits per byte")
+    with pytest.raises(ScalingError, match="no line `model key=value"):
+        read_runs(write(tmp_path, "step 1 loss 2\nit's prose\n", "base_train.log"))
+
+
 def test_levanter_metrics_have_their_flops_and_budget():
     runs = read_runs(HERE / "tracker_metrics.jsonl")
     first = json.loads((HERE / "tracker_metrics.jsonl").read_text().splitlines()[0])
