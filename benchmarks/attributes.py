@@ -1,6 +1,7 @@
-"""Attributes that are measured exactly: `scaling data --control benchmarks/attributes.py:digits`."""
+"""Attributes that are measured exactly: `scaling data --control benchmarks/attributes.py:top_level`."""
 
 
-def digits(text: str) -> float:
-    """Share of a text's characters that are decimal digits 0 to 9."""
-    return sum(text.count(digit) for digit in "0123456789") / max(1, len(text))
+def top_level(text: str) -> float:
+    """Share of a text's lines that are not indented, blank lines left out."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return sum(not line[0].isspace() for line in lines) / max(1, len(lines))

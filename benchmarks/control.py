@@ -3,13 +3,14 @@
     python benchmarks/control.py --out DIR --record benchmarks/results/control.json \\
         --figure docs/img/control.png
 
-The attribute is the share of characters that are digits (benchmarks/attributes.py), in the sources of
-Python's standard library, byte tokens. The fifth of the training documents with the smallest share is low,
-the fifth with the largest is high; a tenth of all documents is tagged. For each of 3 seeds one model is
-trained with tags and one without, all else alike (width 64, 2 layers, context 128, 3 million tokens). Texts
-are drawn at temperature 1 from the model's whole distribution, from an empty prompt, under each token and
-under none, and from the model without tags. Rates are of all characters of a group of texts; intervals, 90%,
-are over seeds and texts drawn anew (10,000 times). Losses are those of the same held-out text, without tags.
+The attribute is the share of lines that are not indented (benchmarks/attributes.py). The documents are
+blocks of the sources of Python's standard library, what stands between blank lines, of 40 to 400
+characters, byte tokens. Low is at most a tenth of a block's lines (77% of the blocks), high more than nine
+tenths (9%); a tenth of all documents is tagged. For each of 3 seeds one model is trained with tags and one
+without, all else alike (width 32, 2 layers, context 128, 3 million tokens). Texts are drawn at temperature 1
+from the model's whole distribution, from an empty prompt, under each token and under none, and from the
+model without tags. Rates are of all lines of a group of texts; intervals, 90%, are over seeds and texts
+drawn anew (10,000 times). Losses are those of the same held-out text, without tags.
 
 Every run is a folder of DIR: the same command goes on where it was stopped. About ten minutes of one core.
 --quick is a check of the script (a minute), whose figures say nothing.
@@ -21,6 +22,8 @@ import argparse
 import json
 import os
 import platform
+import re
+import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,11 +33,12 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
+from attributes import top_level
 
 from analysis.figures.steering import steering
 from analysis.style import write_figure
 from scaling.control import LEVELS
-from scaling.files import read_json, write_json
+from scaling.files import read_json, write_atomic, write_json
 from scaling.recipe import Recipe
 from scaling.shape import ShapeFamily
 from trainer.control import levels_of
@@ -47,11 +51,27 @@ from trainer.tokens import TokenFolder
 from trainer.weights import load_model
 
 SCORER = Path(__file__).with_name("attributes.py")
-WIDTH, SEQ, BATCH, TOKENS, SHARE, SEEDS = 64, 128, 8, 3_000_000, 0.1, 3
-TEXTS, LENGTH = 48, 128
+WIDTH, SEQ, BATCH, TOKENS, SHARE, SEEDS = 32, 128, 8, 3_000_000, 0.1, 3
+TEXTS, LENGTH = 64, 128
+CUTS = 0.1, 0.9
+TEXT_BYTES, SHORTEST, LONGEST = 6_000_000, 40, 400
 EVERYTHING = Sampling(temperature=1.0, top_k=0, top_p=1.0)
 DRAWS, INTERVAL = 10_000, (0.05, 0.95)
 NONE = "none"
+
+
+def blocks(path: Path, limit: int) -> Path:
+    """At most `limit` bytes of blocks of the standard library's ASCII sources, as JSONL at `path`."""
+    taken, lines = 0, []
+    for file in sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py")):
+        text = file.read_bytes()
+        if "site-packages" in file.parts or not text.isascii():
+            continue
+        for block in re.split(r"\n\s*\n", text.decode()):
+            if SHORTEST <= len(block) <= LONGEST and taken < limit:
+                taken += len(block)
+                lines.append(json.dumps({"text": block}) + "\n")
+    return write_atomic(path, "".join(lines))
 
 
 def train(data: TokenFolder, out: Path, seed: int, tagged: bool, tokens: int) -> Path:
@@ -68,20 +88,23 @@ def train(data: TokenFolder, out: Path, seed: int, tagged: bool, tokens: int) ->
 
 
 def draw(run: Path, level: str, texts: int, length: int) -> list[dict[str, int]]:
-    """Characters and digits of each text; kept, so that they are drawn once."""
+    """Lines of each text, and those not indented; kept, so that they are drawn once."""
     kept = run / f"texts-{level}-{texts}x{length}.json"
     if not kept.exists():
         model = load_model(run)
         control = None if level == NONE else level
         found = [generate(model, "", length, EVERYTHING, seed, control).text for seed in range(texts)]
-        counts = [{"characters": len(t), "digits": sum(map(t.count, "0123456789"))} for t in found]
+        counts = []
+        for drawn in found:
+            lines = sum(bool(line.strip()) for line in drawn.splitlines())
+            counts.append({"lines": lines, "top_level": round(top_level(drawn) * lines)})
         write_json(kept, {"texts": found, "counts": counts})
     return read_json(kept)["counts"]
 
 
 def rate(groups: list[list[dict[str, int]]], rng: np.random.Generator) -> tuple[float, np.ndarray]:
-    """Digits per character over all texts of all seeds, and the same with seeds and texts drawn anew."""
-    arrays = [np.array([[t["digits"], t["characters"]] for t in group], float) for group in groups]
+    """Share of lines over all texts of all seeds, and the same with seeds and texts drawn anew."""
+    arrays = [np.array([[t["top_level"], t["lines"]] for t in group], float) for group in groups]
     sums = np.sum([a.sum(0) for a in arrays], axis=0)
     again = np.zeros((DRAWS, 2))
     chosen = rng.integers(len(arrays), size=(DRAWS, len(arrays)))
@@ -94,12 +117,9 @@ def rate(groups: list[list[dict[str, int]]], rng: np.random.Generator) -> tuple[
 
 
 def in_data(data: TokenFolder) -> dict[str, float]:
-    """Digits per character of the training documents of each level: what a perfect model would draw."""
-    levels, sizes = levels_of(data), np.asarray(data.doc_bytes("train"), float)
-    digits = np.asarray(data.scores("train"), float) * sizes
-    return {
-        name: float(digits[levels == i].sum() / sizes[levels == i].sum()) for i, name in enumerate(LEVELS)
-    }
+    """Mean share of the training documents of each level."""
+    levels, scores = levels_of(data), np.asarray(data.scores("train"), float)
+    return {name: float(scores[levels == i].mean()) for i, name in enumerate(LEVELS)}
 
 
 def spread(draws: np.ndarray) -> list[float]:
@@ -144,8 +164,9 @@ def main() -> None:
     chosen = parser.parse_args()
     tokens, seeds, texts = (100_000, 2, 4) if chosen.quick else (TOKENS, SEEDS, TEXTS)
 
-    asked = Extras(ControlRequest(f"{SCORER}:digits"))
-    data = build_corpus("builtin:stdlib", chosen.out / "data", extras=asked, report=print)
+    asked = Extras(ControlRequest(f"{SCORER}:top_level", thresholds=CUTS))
+    text = blocks(chosen.out / "blocks.jsonl", 300_000 if chosen.quick else TEXT_BYTES)
+    data = build_corpus(str(text), chosen.out / "data", extras=asked, report=print)
     tagged = [train(data, chosen.out, seed, True, tokens) for seed in range(seeds)]
     plain = [train(data, chosen.out, seed, False, tokens) for seed in range(seeds)]
     groups = {

@@ -21,7 +21,7 @@ COLOURS = {"high": VERMILLION, "medium": MUTED, "low": BLUE, "none": INK, "plain
 
 
 @styled
-def steering(record: Mapping[str, Any], what: str = "digits per character of drawn text") -> Figure:
+def steering(record: Mapping[str, Any], what: str = "share of lines that are not indented") -> Figure:
     """Rates with their intervals, one row per token, on a log axis; diamonds are the training documents of
     that level, which is what a perfect model would draw.
 
