@@ -6,8 +6,9 @@ size where the best value lies, whether inside of what was tried, and how much c
 wastes; then the power laws through the best values, beside the recipe's own rules, at the target.
 
 Waste is (C - C_eq)/C: C_eq is the compute at which the best value reaches the loss of the recipe's. At one
-size compute is tokens, so waste = 1 - exp(-(loss - best) / slope), slope the fall of the loss per e-fold of
-tokens. Intervals are 90%.
+size compute is tokens, and what they are worth is measured by a run on half of them: waste =
+1 - (1 + b (loss - best) / slope)^(-1/b), slope the fall of the loss per e-fold of tokens, b = .3 its own fall
+(a loss of E + B D^-b; scaling.laws.estimate.Prior). Intervals are 90%.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from sweeps.cells import FLOPS_CONVENTION
 from sweeps.store import Sweep
 from sweeps.tuning import Star, Trial, is_least, losses_of, stars
 
+BETA = 0.3  # the centre of the fit's own prior (scaling.laws.estimate), and near what token laws find
 FARTHEST = 100.0  # ln
 FAR = 100.0  # the target, where none is given: this times the largest point
 PUBLISHED = {"lr": "learning rate", "batch": "batch"}
@@ -98,18 +100,27 @@ def _line(
 def _slope(
     star: Star, rates: Line, losses: Mapping[str, float], noise: float, rng: np.random.Generator
 ) -> tuple[float, Floats]:
-    """The fall of the loss per e-fold of tokens at the best rate tried, and its draws."""
+    """The fall of the loss per e-fold of tokens at the best rate tried and all the tokens, and its draws."""
     best = int(np.argmin(rates.means))
     own = star.knobs["lr"][best].cells[0].recipe
     half = next((trial for trial in star.halves if trial.cells[0].recipe == own), None)
     if half is None:
         return math.nan, np.array([math.nan])
     shorter = float(np.mean([losses[cell.id] for cell in half.cells]))
-    span = math.log(star.tokens / half.cells[0].tokens)
+    span = ((star.tokens / half.cells[0].tokens) ** BETA - 1) / BETA  # ln 2 for a straight line in ln tokens
     slope = (shorter - float(rates.means[best])) / span
     spread = noise * math.sqrt(1 / len(half.cells) + 1 / rates.losses.shape[1]) / span
     drawn = rng.normal(slope, spread, 2000)
     return slope, np.maximum(drawn, slope / 10)  # a fall near zero would make any waste total
+
+
+def wasted(excess: Any, slope: Any) -> Any:
+    """Waste of an excess in loss where tokens are worth `slope`: see scaling.tuning.
+
+    >>> round(float(wasted(0.01, 0.2)), 3)
+    0.048
+    """
+    return 1 - (1 + BETA * np.maximum(0.0, excess) / slope) ** (-1 / BETA)
 
 
 def _tuned(
@@ -124,9 +135,9 @@ def _tuned(
     trials, means = star.knobs[knob], line.means
 
     def waste(loss: float) -> float | None:
-        return -math.expm1(-max(0.0, loss - found.lowest) / slope) if math.isfinite(loss) else None
+        return float(wasted(loss - found.lowest, slope)) if math.isfinite(loss) else None
 
-    drawn = -np.expm1(-np.maximum(0.0, found.recipe_draws - found.lowest_draws) / slopes)
+    drawn = wasted(found.recipe_draws - found.lowest_draws, slopes)
     low, high = (float(v) for v in np.quantile(drawn, LEVEL))
     ends = [None if end is None else _value(knob, end) for end in found.ends(line.least)]
     curvature = found.second / slope if math.isfinite(found.second) else None
@@ -145,7 +156,9 @@ def _tuned(
         waste_low=waste(float(means[0])),
         waste_high=waste(float(means[-1])),
         curvature=curvature,
-        price=None if curvature is None or knob == "decay" else -math.expm1(-curvature * math.log(2) ** 2),
+        price=None
+        if curvature is None or knob == "decay"
+        else float(wasted(found.second * math.log(2) ** 2, slope)),
         tried=tuple(
             Tried(trial.value, float(mean) if math.isfinite(mean) else None, len(trial.cells))
             for trial, mean in zip(trials, means, strict=True)

@@ -102,7 +102,7 @@ def test_a_mistuned_recipe_is_priced_and_one_far_off_is_at_the_edge(
         peak = rate.recipe
         planted = -math.expm1(-0.2 * math.log(law["lr"][1] / peak) ** 2)
         assert rate.verdict == "interior" and rate.best == pytest.approx(law["lr"][1], rel=0.15)
-        # By the local slope: a power law is steeper behind than ahead, so a large waste is overstated.
+        # This law bends more than the D^-.3 by which waste is read.
         assert rate.waste == pytest.approx(planted, abs=0.08) and rate.waste_lo > 0.3
         assert rate.price == pytest.approx(-math.expm1(-0.2 * math.log(2) ** 2), abs=0.05)
         # The best decay is far beyond any that is tried.
