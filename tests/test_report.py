@@ -452,7 +452,7 @@ def test_recipes_are_compared_across_folders(sketched, few_draws, copy, tmp_path
     assert_self_contained(text)
     said = section(text, "recipes")
     gained = re.search(
-        r"ul2 gains compute: ([\d.]+)× the compute of copy .* \(([\d.]+)× to ([\d.]+)×\)\. The", said
+        r"ul2 gains compute: worth ([\d.]+)× the compute of copy .* \(([\d.]+)× to ([\d.]+)×\)\. The", said
     )
     assert gained, said
     worth, low, high = map(float, gained.groups())

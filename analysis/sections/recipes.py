@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from analysis.against import Comparison, Recipe
-from analysis.html import Html, details, fill, items, join, table
+from analysis.html import Html, details, facts, fill, items, join, table
 from analysis.sections.words import exponent, format_count, format_flops, format_percent, plural
 
 
@@ -41,8 +41,8 @@ def _sentence(compared: Comparison, i: int) -> Html:
     n, n_lo, n_hi = shift.params
     moved = "moves up" if n_lo > 1 else "moves down" if n_hi < 1 else "is not seen to move"
     return fill(
-        '<p class="lead"><strong>{}</strong> {}: {} the compute of {} for the same loss ({} to {}). The best '
-        "size at {} FLOPs {}: {} ({} to {}).</p>\n",
+        '<p class="lead"><strong>{}</strong> {}: worth {} the compute of {} at the same loss ({} to {}). The '
+        "best size at {} FLOPs {}: {} ({} to {}).</p>\n",
         other.name, verdict, _times(gain.multiplier), compared.recipes[0].name, _times(low), _times(high),
         format_flops(shift.flops), moved, _times(n), _times(n_lo), _times(n_hi),
     )  # fmt: skip
@@ -58,28 +58,24 @@ def _ends(values: Any) -> str:
 
 
 def _gains(compared: Comparison) -> Html:
-    rows = []
+    base, parts = compared.recipes[0].name, []
     for gain, shift, other in zip(compared.gains, compared.shifts, compared.recipes[1:], strict=True):
         shared, lower = gain.best_runs
-        apart = "; ".join(f"{_times(m)} at {format_flops(c)}" for c, m in gain.separate)
-        rows.append(
-            (
-                other.name,
-                _ends((gain.multiplier, gain.multiplier_lo, gain.multiplier_hi)),
-                format_percent(gain.saved),
-                _ends(shift.params),
-                _ends(shift.tokens),
-                apart or None,
-                f"{lower} of {shared}" if shared else None,
-                "yes" if gain.objects else "no",
-            )
+        apart = "; ".join(f"{_times(m)} at {format_flops(c)} FLOPs" for c, m in gain.separate)
+        known = facts(
+            {
+                "worth in compute": _ends((gain.multiplier, gain.multiplier_lo, gain.multiplier_hi)),
+                "share of the compute saved": format_percent(gain.saved, signed=True),
+                "best size at equal compute": _ends(shift.params),
+                "best tokens at equal compute": _ends(shift.tokens),
+                "worth with nothing shared": apart or f"{base} does not reach its losses",
+                "do the data object to sharing": "yes" if gain.objects else "no",
+                "budgets where its best run is the lower": f"{lower} of {shared}" if shared else None,
+            }
         )
-    columns = (
-        "recipe", "worth in compute", "compute saved", "best size", "best tokens", "worth, nothing shared",
-        "budgets where its best run is the lower", "data object to sharing",
-    )  # fmt: skip
-    caption = f"Against {compared.recipes[0].name}; 90% intervals. Best size and tokens at equal compute."
-    return table(columns, rows, caption, words=(0, 5, 6, 7))
+        heading = fill("<h3>{} against {}</h3>\n", other.name, base)
+        parts.append(fill('{}{}<p class="caption">Intervals hold 90%.</p>\n', heading, known))
+    return join(parts)
 
 
 def _optima(compared: Comparison) -> Html:
