@@ -183,7 +183,7 @@ def parse_objective(text: str) -> Objective:
     [0.5, 0.25, 0.125, 0.125]
     """
     if text == PAIRS:
-        return Objective(text, (Denoiser(PAIRS),))
+        return Objective(text, (Denoiser("pairs"),))
     body, at, count = text.partition("@")
     if at and not (count.isdecimal() and 1 <= int(count) <= 1024):
         raise ValueError(f"objective {text!r}: after @ stands how many examples share a row, such as ul2@4.")

@@ -87,4 +87,4 @@ def parse_rope(text: str, trained: int, before: Rope | None = None) -> Rope | No
     if kind not in KINDS or kind == "none":
         raise ValueError(known)
     before = before or Rope()
-    return Rope(kind, value, before.original or trained, before.theta)  # type: ignore[arg-type]
+    return Rope(kind, value, before.original or trained, before.theta)

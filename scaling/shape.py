@@ -118,9 +118,11 @@ class Shape:
             )
         if self.head_dim % 2:
             raise ValueError(f"shape field 'head_dim' ({self.head_dim}) must be even for rotary embeddings.")
-        if isinstance(self.rope, Mapping):  # as files bring it
-            object.__setattr__(self, "rope", Rope(**self.rope))
-        if not isinstance(self.rope, (Rope, type(None))):
+        rope: Any = self.rope
+        if isinstance(rope, Mapping):  # as files bring it
+            rope = Rope(**rope)
+            object.__setattr__(self, "rope", rope)
+        if not isinstance(rope, (Rope, type(None))):
             raise ValueError(f"shape field 'rope' must be an object of its fields, not {self.rope!r}.")
 
     @cached_property
