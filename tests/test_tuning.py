@@ -91,6 +91,7 @@ def test_a_mistuned_recipe_is_priced_and_one_far_off_is_at_the_edge(
     tmp_path,
     tokens,  # noqa: F811
     monkeypatch,
+    capsys,
 ):
     off = 8.0
     law = {"lr": [0.2, 3.1e-3 * off], "batch": [0.1, 256.0], "decay": [0.02, 1e3]}
@@ -108,7 +109,7 @@ def test_a_mistuned_recipe_is_priced_and_one_far_off_is_at_the_edge(
         # The best decay is far beyond any that is tried.
         assert decay.verdict == "edge" and decay.hi is None and decay.edge > 0.9
     assert any("decay at width" in note for note in found.notes)
-    # The rows of a sweep under this recipe carry what the certificate found.
+    # The rows of a sweep under this recipe carry what the certificate found; those under another do not.
     monkeypatch.setenv("TUNING_LAW", json.dumps(law))
     asked = [
         "sweep",
@@ -122,9 +123,12 @@ def test_a_mistuned_recipe_is_priced_and_one_far_off_is_at_the_edge(
         "--workers",
         "1",
     ]
+    asked += ["--data", str(tokens), "--recipe", str(tmp_path / "recipe.json")]
     assert CliRunner().invoke(app, asked).exit_code == 0
     rows = pd.read_csv(folder / "runs.csv", keep_default_na=False)
     assert rows["flags"].str.contains("lr-edge").all() and len(rows) >= 3
+    assert main(["status", str(folder)]) == 0 and "tuning certificate" in capsys.readouterr().out
+    assert read_certificate(folder, found.recipe_sha256) is not None and read_certificate(folder, "0") is None
 
 
 def test_a_certificate_changed_by_hand_is_refused(tmp_path):

@@ -88,6 +88,21 @@ def show_flags(cells: list[dict[str, Any]]) -> None:
         print(f"{name}: {len(runs)} runs ({GUARDS[name].says}): {', '.join(runs[:SHOWN])}{more}")
 
 
+def show_certificate(folder: str) -> None:
+    """What a tuning certificate in the folder says in one line."""
+    from scaling.tuning import read_certificate
+
+    certificate = read_certificate(folder)
+    if certificate is not None:
+        tuned = [t for point in certificate.points for t in point.knobs]
+        found = sum(t.verdict in ("interior", "least") for t in tuned)
+        worst = max(tuned, key=lambda t: t.waste)
+        print(
+            f"tuning certificate: {found} of {len(tuned)} best values found inside; the recipe's {worst.knob} "
+            f"wastes most, {worst.waste:.0%} ({worst.waste_lo:.0%} to {worst.waste_hi:.0%})"
+        )
+
+
 def show(found: dict[str, Any]) -> None:
     from scaling.quantities import format_duration, format_flops
 
@@ -113,6 +128,7 @@ def show(found: dict[str, Any]) -> None:
         if cell["state"] == "failed":
             print(f"failed: {cell['id']} ({cell['error']}); log: {cell['log']}")
     show_flags(found["cells"])
+    show_certificate(found["folder"])
     for run in found["launch"]:
         loss = "" if run["loss"] is None else f", loss {run['loss']:.4f}"
         print(f"launch {run['id']}: {run['state']}{loss}{said_of(run)}")
