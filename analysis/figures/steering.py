@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from analysis.figures.parts import mark, mark_key
-from analysis.style import BLUE, INK, MUTED, VERMILLION, log_axis, pad_log, plate, styled
+from analysis.style import BLUE, INK, MUTED, VERMILLION, pad, plate, styled
 
 ROWS = {
     "high": "high token",
@@ -22,7 +22,7 @@ COLOURS = {"high": VERMILLION, "medium": MUTED, "low": BLUE, "none": INK, "plain
 
 @styled
 def steering(record: Mapping[str, Any], what: str = "share of lines that are not indented") -> Figure:
-    """Rates with their intervals, one row per token, on a log axis; diamonds are the training documents of
+    """Rates with their intervals, one row per token, on one axis; diamonds are the training documents of
     that level, which is what a perfect model would draw.
 
     `record` is what `benchmarks/control.py --record` writes: `rates` {row: {rate, interval}}, `in_data`.
@@ -42,9 +42,7 @@ def steering(record: Mapping[str, Any], what: str = "share of lines that are not
             seen.append(record["in_data"][name])
     ax.set_yticks(range(len(rows)), [ROWS[name] for name in reversed(rows)])
     ax.set_ylim(-0.6, len(rows) - 0.4)
-    ax.set_xscale("log")
-    ax.set_xlim(*pad_log([value for value in seen if value > 0]))
-    log_axis(ax, "x", "loss")
+    ax.set_xlim(*pad(seen))
     ax.set_xlabel(what)
     figure.legend(
         handles=[mark_key("drawn, 90% interval", "o", INK), mark_key("training documents", "D", MUTED, 4.5)],
