@@ -75,7 +75,7 @@ for rival in test.cuts[-2].rivals:
 # %%
 truth = scaling.find_law("besiroglu").surface
 budgets = np.array([1e18, 1e19, 1e20, 1e21])
-target, seeds, noise = 1e23, 8, 0.005
+target, seeds, noise = 1e23, 5, 0.005
 right = float(truth.optimum(target)[0])
 
 

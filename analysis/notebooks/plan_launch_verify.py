@@ -107,7 +107,5 @@ print(f"E fitted {fit.law.E:.2f} (90%: {low:.2f} to {high:.2f}); the entropy rat
 # %% [markdown]
 # ## The report
 #
-# One self-contained HTML page with every figure, the decision first: the file to hand to somebody else.
-
-# %%
-shell("scaling report loop")
+# `scaling report loop` writes one self-contained HTML page with every figure, the decision first: the file
+# to hand to somebody else.
