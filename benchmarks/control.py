@@ -12,7 +12,7 @@ from the model's whole distribution, from an empty prompt, under each token and 
 model without tags. Rates are of all lines of a group of texts; intervals, 90%, are over seeds and texts
 drawn anew (10,000 times). Losses are those of the same held-out text, without tags.
 
-Every run is a folder of DIR: the same command goes on where it was stopped. About ten minutes of one core.
+Every run is a folder of DIR: the same command goes on where it was stopped. About five minutes of one core.
 --quick is a check of the script (a minute), whose figures say nothing.
 """
 
