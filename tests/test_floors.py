@@ -95,7 +95,17 @@ def test_the_science_imports_nothing_from_above_and_no_jax():
 
 
 def test_the_trainer_needs_neither_pandas_nor_the_science():
-    named = ("errors", "files", "shape", "quantities", "objective", "mixture", "rope")
+    named = (
+        "errors",
+        "files",
+        "shape",
+        "quantities",
+        "objective",
+        "mixture",
+        "rope",
+        "control",
+        "proportions",
+    )
     ours = {"scaling", *(f"scaling.{name}" for name in named)}
     free = {"numpy", "tokenizers", "trainer", *JAX}
     optional = {"pyarrow", "transformers", "torch", "zstandard", "py3langid", "sentencepiece", "datasets"}
