@@ -98,7 +98,7 @@ def show_certificate(folder: str) -> None:
         found = sum(t.verdict in ("interior", "least") for t in tuned)
         worst = max(tuned, key=lambda t: t.waste)
         print(
-            f"tuning certificate: {found} of {len(tuned)} best values found inside; the recipe's {worst.knob} "
+            f"tuning certificate: {found} of {len(tuned)} best values found; the recipe's {worst.knob} "
             f"wastes most, {worst.waste:.0%} ({worst.waste_lo:.0%} to {worst.waste_hi:.0%})"
         )
 
