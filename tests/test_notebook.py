@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import re
 import threading
@@ -132,3 +133,12 @@ def test_a_command_that_fails_in_a_cell_says_why(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ScalingError, match=r"scaling fit nothing\.csv: nothing\.csv: no such file"):
         notebooks.shell("scaling fit nothing.csv")
+
+
+def test_cells_are_read_as_the_format_says():
+    assert doctest.testmod(notebooks).failed == 0
+    assert notebooks.cells_of("# a head\nx = 1\n") == []  # what stands before the first cell belongs to none
+    code, prose = notebooks.cells_of(
+        "# %%\nif x:\n    # a comment\n    y = 1\n# %% [markdown]\n# a\n#\n# b\n"
+    )
+    assert code.text == "if x:\n    # a comment\n    y = 1" and prose.text == "a\n\nb"
