@@ -6,6 +6,7 @@ two seconds; SCALING_PROGRESS=0 switches all of it off. In a notebook it serves 
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import time
@@ -64,10 +65,9 @@ class Notebook:
         self.handle: Any = None
 
     def show(self, line: str) -> None:
-        from IPython.display import DisplayHandle
-
         if self.handle is None:
-            self.handle = DisplayHandle()
+            # By name, since it is no dependency: whoever runs a notebook has it loaded.
+            self.handle = importlib.import_module("IPython.display").DisplayHandle()
             self.handle.display({"text/plain": line}, raw=True)
         else:
             self.handle.update({"text/plain": line}, raw=True)
