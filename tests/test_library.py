@@ -46,9 +46,7 @@ def test_predict_is_the_command_line_s(fitted, tmp_path, capsys):
         runs = scaling.predict(source, [1e5, 4e5], [3e6, 2e7])
         best = scaling.predict(source, flops=1e14)
         for name in ("loss", "loss_lo", "loss_hi", "extrapolation"):
-            assert runs[name].tolist() == pytest.approx(
-                [row[name] for row in rows[:2]], rel=1e-6
-            )
+            assert runs[name].tolist() == pytest.approx([row[name] for row in rows[:2]], rel=1e-6)
         for name in ("n_opt", "n_opt_lo", "n_opt_hi", "d_opt", "loss"):
             assert best[name].item() == pytest.approx(rows[2][name], rel=1e-6)
 

@@ -91,7 +91,7 @@ def undecayed_runs(table: pd.DataFrame) -> Figure:
             "o-",
             color=colour,
             markersize=4,
-            label=f"{short_flops(budget)} FLOPs",
+            label=f"{short_flops(float(str(budget)))} FLOPs",
         )
         ax.plot(
             rows["params"],
