@@ -153,11 +153,8 @@ def test_analysis_reads_results_and_never_trains():
     assert not offences(below("analysis"), permitted)
 
 
-OPTIONS = (
-    "engines",
-    "machines",
-    "run_table",
-)  # that several verbs have, each set in a module as light as a verb's
+# Options that several verbs have, each set in a module as light as a verb's.
+OPTIONS = ("engines", "machines", "run_table")
 
 
 def test_a_verb_costs_nothing_until_it_is_called():
