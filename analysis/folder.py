@@ -38,9 +38,21 @@ NEEDED = {
         "noise",
         "sentence",
     ),
-    "scaling/backtest": ("cuts", "plan", "target", "drift"),
-    "scaling/specification": ("plans", "drivers", "reference", "target"),
 }
+
+SIDE: dict[str, Kinds] = {name: (list, type(None)) for name in ("a", "b", "n_opt", "d_opt")}
+# What the files that a folder may have beside need to be of, for the page not to fall over them.
+EXTRAS: dict[str, dict[str, Kinds]] = {
+    "scaling/backtest": {"cuts": list, "drift": dict, "plan": (dict, type(None)), "target": (int, float)},
+    "scaling/specification": {
+        "plans": list, "drivers": list, "reference.params": (int, float), "target": (int, float),
+    },
+    FORMAT: {
+        "guards": (dict, type(None)),
+        **{f"guards.without.{k}": kind for k, kind in SIDE.items()},
+        **{f"guards.all.{k}": kind for k, kind in SIDE.items()},
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -202,6 +214,7 @@ def _json(format_name: str) -> Callable[[Path], Json]:
         for field in NEEDED.get(format_name, ()):
             if field not in value:
                 raise ScalingError(f"{path}: field {field!r} is missing.")
+        check_fields(value, EXTRAS.get(format_name, {}), str(path))
         return value
 
     return read

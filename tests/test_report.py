@@ -531,6 +531,21 @@ def test_a_certificate_changed_by_hand_is_a_problem(unfigured, copy):
     assert "There is no tuning certificate" in Parsed(written.report.read_text(encoding="utf-8")).text
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("backtest.json", {"format": "scaling/backtest", "version": 1, "cuts": "x"}),
+        ("choices.json", {"format": "scaling/specification", "version": 1, "plans": [], "drivers": None}),
+        ("fit.json", {"guards": "x"}),
+    ],
+)
+def test_a_malformed_extra_is_a_problem_and_not_the_end(unfigured, copy, name, content):
+    known = read_json(copy / name) if (copy / name).exists() else {}
+    write_json(copy / name, known | content)
+    written = render(copy)
+    assert any(name in problem and "malformed" in problem for problem in written.problems)
+
+
 def test_the_checklist_says_what_is_recorded_and_what_is_not(unfigured, loop, copy, tmp_path):
     full = section(write_report(copy).read_text(encoding="utf-8"), "checklist")
     value = read_json(copy / "fit.json")
