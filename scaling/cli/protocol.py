@@ -112,12 +112,16 @@ def command(
 
 def preview_of(bands: Any, asked: Any, engine: Engine) -> dict[str, Any]:
     """The bands as `scaling sweep --dry-run` shows them, and the table's cost if the design's guess holds."""
+    from sweeps.clocks import clock_of
     from sweeps.protocol import ahead
-    from sweeps.sweep import preview, seconds_of
+    from sweeps.sweep import preview
     from sweeps.timing import wall_seconds
 
-    plan, cells = preview(bands, engine=engine), ahead(bands, asked)
-    work = [(cell.shape, seconds_of(cell, bands.design)) for cell in cells]
+    clock, design = clock_of(bands.folder), bands.design
+    plan, cells = preview(bands, engine=engine, clock=clock), ahead(bands, asked)
+    work = [
+        (cell.shape, clock.took(cell.shape, cell.tokens, design.seq, design.batch).seconds) for cell in cells
+    ]
     return {
         "bands": plan,
         "table": {
