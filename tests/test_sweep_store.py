@@ -10,9 +10,9 @@ from sweep_helpers import LAW, settings, tokens, workers_import_fakes  # noqa: F
 from scaling.cli.main import main
 from scaling.errors import ScalingError
 from scaling.files import read_json, write_json
+from scaling.guards import flags
 from scaling.runs import read_runs
 from sweeps import store, sweep
-from scaling.guards import flags
 from sweeps.request import numbers, requested
 
 pytestmark = pytest.mark.usefixtures("workers_import_fakes")
