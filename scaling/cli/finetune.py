@@ -28,9 +28,7 @@ def command(
     data: Annotated[Path, typer.Option("--data", help="A token folder made with the parent's tokenizer.")],
     steps: Annotated[int | None, typer.Option(help="Steps to train.", min=1)] = None,
     tokens: Annotated[str | None, typer.Option(help="Or tokens to train on, such as 2M.")] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="Peak rate; the parent's by default.", min=1e-30)
-    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak rate; the parent's by default.", min=1e-30)] = None,
     batch: Annotated[
         int | None, typer.Option(help="Sequences a step; the parent's by default.", min=1)
     ] = None,
