@@ -128,11 +128,16 @@ def test_a_damaged_tokenizer_file_is_one_sentence(tmp_path: Path, content: str) 
 
 
 @pytest.mark.parametrize(
-    "text", ["bpe", "bpe:", "bpe:256", "bpe:4k", "bpe:-1", "bpe:9999999", "no/such/file", "."]
+    "text", ["bpe", "bpe:", "bpe:256", "bpe:4k", "bpe:-1", "bpe:9999999", "no/such/file"]
 )
 def test_unusable_requests_are_usage_errors(text: str) -> None:
     with pytest.raises(UsageError, match="--tokenizer"):
         TokenizerRequest.parse(text)
+
+
+def test_a_folder_without_a_model_is_no_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(ScalingError, match="neither a run's folder nor a model's"):
+        TokenizerRequest.parse(str(tmp_path)).load()
 
 
 @given(st.lists(st.text(alphabet=[chr(i) for i in range(128)]), max_size=4), st.integers(0, 1))

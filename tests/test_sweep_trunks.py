@@ -60,8 +60,9 @@ def wait_for(condition, seconds=100):
 
 
 def outcome(folder):
-    """What a run ended with, its clock and its trunk aside; its metrics too."""
+    """What a run ended with, its clock, its trunk and its process's cores aside; its metrics too."""
     result = {k: v for k, v in read_json(folder / "result.json").items() if k not in CLOCK | {"trunk"}}
+    result["machine"].pop("threads")
     lines = [line.partition('"time_s"')[0] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return result, lines
 
@@ -97,12 +98,13 @@ def test_a_branch_ends_with_the_bits_of_the_run_trained_alone(alone, tmp_path, t
         finish(process)
     assert outcomes(sweep) == alone
     steps = {name: config.steps for name, config in shapes.items()}
-    expected = {LONG: steps[LONG], MIDDLE: steps[MIDDLE] - 598, SHORT: steps[SHORT] - 299}
-    assert own_steps(sweep) == expected
+    own = own_steps(sweep)  # of the two that are begun first, either may be first to the trunk
+    assert own[SHORT] == steps[SHORT] - 299
+    assert sum(own.values()) == sum(steps.values()) - 299 - 598
     table = store.to_frame(sweep)
     assert set(table["trunk"]) == {"d8-s0"}
     assert list(table["flops_spent"] / table["flops"]) == pytest.approx(
-        [expected[name] / steps[name] for name in table["cell"]]
+        [own[name] / steps[name] for name in table["cell"]]
     )
     assert (table["time_spent_s"] <= table["time_s"]).all()
     assert not (sweep.folder / "trunks").exists()
@@ -208,7 +210,7 @@ def test_the_command_states_the_saving_and_makes_it(tmp_path, tokens, capsys):  
     assert made["trunks"]["saved"] > 0.1
     assert store.open_sweep(folder).recipe.schedule == "wsd"
     assert main(["sweep", str(folder), "--design", "stem", "--dry-run"]) == 2
-    assert "known are grid and trunk" in capsys.readouterr().err
+    assert "known are grid, trunk and tuning" in capsys.readouterr().err
 
 
 # What makes sharing possible, and what launches.
