@@ -104,7 +104,7 @@ def trained(out: Path, objective: str, quick: bool, workers: int | None) -> dict
     sweep = requested(folder, options if not (folder / "sweep.json").exists() else {})
     run(sweep, workers)
     runs = read_runs(folder / "runs.csv")
-    best = runs.table.groupby("budget")["bits_per_byte"].min()
+    best = runs.table["bits_per_byte"].astype(float).groupby(runs.table["budget"]).min()
     found: dict[str, Any] = {
         "objective": objective,
         "runs": len(runs.table),
@@ -129,7 +129,8 @@ def against(first: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     masked = None
     if "flops_masked" in b.table:
         # What the mask adds at the sizes of each budget's best runs; the first objective's is causal.
-        added = float(np.median(b.table["flops_masked"] / b.table["flops_model_causal"]))
+        masked_flops = b.table["flops_masked"].astype(float)
+        added = float(np.median(masked_flops / b.table["flops_model_causal"]))
         masked = None if found.multiplier_flops is None else found.multiplier_flops / added
     keep = (
         "multiplier",

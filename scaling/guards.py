@@ -67,10 +67,12 @@ GUARDS: Mapping[str, Guard] = {guard.name: guard for guard in _GUARDS}
 def flags(run: Mapping[str, Any], certificate: Certificate | None = None) -> tuple[str, ...]:
     """The guards that one run trips, in the order of GUARDS.
 
-    `run` holds what is known of it: status, steps, tokens, planned_tokens, unique_tokens, warmup_steps,
-    final_lr_share, batch (sequences), seq, params, loss. What is absent or no number trips nothing.
+    `run` holds what is known of it: status, steps, tokens, planned_tokens, unique_tokens, text_tokens (where
+    symbols of an objective are among its tokens), warmup_steps, final_lr_share, batch (sequences), seq,
+    params, loss. What is absent or no number trips nothing.
     """
     steps, tokens, params = (_number(run, name) for name in ("steps", "tokens", "params"))
+    text = _number(run, "text_tokens")
     warmup, final = _number(run, "warmup_steps"), _number(run, "final_lr_share")
     tripped = {
         "diverged": str(run.get("status") or "").lower() == "diverged",
@@ -78,7 +80,7 @@ def flags(run: Mapping[str, Any], certificate: Certificate | None = None) -> tup
         "few-steps": steps < FEW_STEPS,
         "warmup-share": warmup > WARMUP * steps,
         "not-decayed": final > FINAL_RATE,
-        "repeated-data": _number(run, "unique_tokens") < tokens,
+        "repeated-data": _number(run, "unique_tokens") < (tokens if math.isnan(text) else text - 1),
     }
     batch = _number(run, "batch") * _number(run, "seq")
     if all(value > 0 for value in (batch, params, tokens)):

@@ -22,6 +22,7 @@ def flags(
     """
     known = {name: result.get(name) for name in ("status", "steps", "tokens", "params", "batch", "seq")}
     known |= {"loss": result.get("loss"), "unique_tokens": result.get("unique_tokens")}
+    known["text_tokens"] = result.get("text_tokens") or (result.get("objective") or {}).get("text_tokens")
     if recipe is not None:
         known["final_lr_share"] = recipe.final_lr_share
         known["warmup_steps"] = recipe.warmup(known["steps"] or 0)

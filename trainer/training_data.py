@@ -112,6 +112,7 @@ class TrainingData:
             return {}
         c, counts = self.config, self.rows.total(steps)
         found: dict[str, Any] = {
+            "text_tokens": counts["text"],
             "unique_tokens": int(min(counts["text"], len(self.stream))),
             "epochs": counts["text"] / len(self.stream),
         }
