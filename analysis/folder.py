@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from analysis.figures.inputs import Curve, Outcome
+from analysis.figures.memorization import KINDS
 from scaling.errors import ScalingError
 from scaling.files import Kinds, check_fields, read_json, sha256_json
 from scaling.laws.fit import FORMAT, OTHER, Fit, load_fit
@@ -47,6 +48,7 @@ EXTRAS: dict[str, dict[str, Kinds]] = {
     "scaling/specification": {
         "plans": list, "drivers": list, "reference.params": (int, float), "target": (int, float),
     },
+    "scaling/memorization": {"runs": list},
     FORMAT: {
         "guards": (dict, type(None)),
         **{f"guards.without.{k}": kind for k, kind in SIDE.items()},
@@ -81,6 +83,7 @@ class Evidence:
     tuning: Certificate | None = None  # certificate.json
     backtest: Json | None = None  # backtest.json, by `scaling backtest --out`
     choices: Json | None = None  # choices.json, by `scaling choices --out`
+    memorization: Json | None = None  # memorization.json, by `scaling memorization --out`
 
     @property
     def name(self) -> str:
@@ -198,13 +201,14 @@ def read_folder(folder: str | Path) -> Evidence:
     tuning = extra("certificate.json", lambda path: read_certificate(path.parent))
     backtest = extra("backtest.json", _json("scaling/backtest"))
     choices = extra("choices.json", _json("scaling/specification"))
+    memorization = extra("memorization.json", _memorization)
     if runs is not None and not cells:
         missing.append("cells/ holds no result: training curves cannot be drawn.")
     said = tuple(problem.replace(f"{folder}/", "") for problem in problems)  # a report is passed on
     return Evidence(
         folder, sweep, runs, fit, bands, plan, launched, cells, verdict, manifest,
         tuple(missing), said, tuple(derived), surface, (fitted or {}).get("guards"),
-        tuning, backtest, choices,
+        tuning, backtest, choices, memorization,
     )  # fmt: skip
 
 
@@ -218,6 +222,20 @@ def _json(format_name: str) -> Callable[[Path], Json]:
         return value
 
     return read
+
+
+def _memorization(path: Path) -> Json:
+    value = _json("scaling/memorization")(path)
+    kinds: dict[str, Kinds] = dict.fromkeys(("repetitions", "rate", "rate_lo", "rate_hi"), (int, float))
+    for run in value["runs"]:
+        check_fields(run, {"params": int, "groups": list}, f"{path}, field 'runs'")
+        for group in run["groups"]:
+            check_fields(group, {**kinds, "kind": str}, f"{path}, field 'groups'")
+    if not any(group["kind"] in KINDS for run in value["runs"] for group in run["groups"]):
+        raise ScalingError(
+            f"{path}: it tells of no canary; `scaling memorization RUN --out` writes it."
+        )
+    return value
 
 
 def _any_fit(path: Path) -> Fit | Json:

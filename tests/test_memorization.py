@@ -128,7 +128,9 @@ def test_what_is_read_often_is_given_back_and_what_was_never_planted_is_not(data
     config = recipe.run_config(shape, tokens, 0, str(data.path), data.sha256, "run")
     write_json(run / "config.json", config | {"keep_model": True})
     cli("run-cell", run)
-    (found,) = cli("memorization", run, "--figure", tmp_path / "figure.svg")["runs"]
+    asked = ("--figure", tmp_path / "figure.svg", "--out", tmp_path / "memorization.json")
+    (found,) = cli("memorization", run, *asked)["runs"]
+    assert read_json(tmp_path / "memorization.json", expect="scaling/memorization")["runs"] == [found]
     assert (tmp_path / "figure.svg").read_text().lstrip().startswith("<?xml")
     groups = {(g["kind"], g["repetitions"]): g for g in found["groups"]}
     assert set(groups) == {(kind, r) for kind in KINDS for r in (0, 1, 300)}

@@ -537,6 +537,7 @@ def test_a_certificate_changed_by_hand_is_a_problem(unfigured, copy):
         ("backtest.json", {"format": "scaling/backtest", "version": 1, "cuts": "x"}),
         ("choices.json", {"format": "scaling/specification", "version": 1, "plans": [], "drivers": None}),
         ("fit.json", {"guards": "x"}),
+        ("memorization.json", {"format": "scaling/memorization", "version": 1, "runs": [{"params": "x"}]}),
     ],
 )
 def test_a_malformed_extra_is_a_problem_and_not_the_end(unfigured, copy, name, content):
@@ -544,6 +545,22 @@ def test_a_malformed_extra_is_a_problem_and_not_the_end(unfigured, copy, name, c
     write_json(copy / name, known | content)
     written = render(copy)
     assert any(name in problem and "malformed" in problem for problem in written.problems)
+
+
+def test_what_models_learnt_by_heart_is_on_the_page(copy):
+    kinds = ("interleaved", "shuffled", "verbatim")
+    rates = {0: 0.0, 16: 0.25, 64: 0.75}
+    groups = [
+        {"kind": kind, "repetitions": r, "rate": rate, "rate_lo": rate / 2, "rate_hi": (1 + rate) / 2}
+        for kind in kinds
+        for r, rate in rates.items()
+    ]
+    value = {"format": "scaling/memorization", "version": 1, "runs": [{"params": 31_520, "groups": groups}]}
+    write_json(copy / "memorization.json", value)
+    written = render(copy)
+    assert copy / "figures/memorization.svg" in written.figures
+    said = Parsed(written.report.read_text(encoding="utf-8")).text
+    assert "1 model" in said and "up to 64" in said and not written.problems
 
 
 def test_the_checklist_says_what_is_recorded_and_what_is_not(unfigured, loop, copy, tmp_path):

@@ -14,6 +14,7 @@ from analysis.figures.confirmation import confirmation
 from analysis.figures.gain import effective_compute
 from analysis.figures.isoflop import isoflop_curves
 from analysis.figures.laws import laws_compared
+from analysis.figures.memorization import extraction
 from analysis.figures.overview import outcomes_by_seed, overview
 from analysis.figures.plan import plan_page
 from analysis.figures.prediction import loss_frontier, predicted_against_actual
@@ -29,6 +30,7 @@ __all__ = [
     "bootstrap_clouds",
     "confirmation",
     "effective_compute",
+    "extraction",
     "isoflop_curves",
     "laws_compared",
     "loss_frontier",

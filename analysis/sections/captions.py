@@ -191,6 +191,17 @@ def backtest(value: Mapping[str, Any]) -> Html:
     return fill(text, len(value["cuts"]), verdict)
 
 
+def memorization(value: Mapping[str, Any]) -> Html:
+    groups = [g for run in value["runs"] for g in run["groups"] if g["repetitions"]]
+    most = max((g["repetitions"] for g in groups), default=0)
+    return fill(
+        "Canaries of the training text that {} gave back word for word, by how often they stand in it (0: "
+        "never planted; up to {}), with 90% intervals.",
+        plural(len(value["runs"]), "model"),
+        most,
+    )
+
+
 def choices(value: Mapping[str, Any]) -> Html:
     drivers = value["drivers"]
     first = f" What moves it most: {drivers[0]['choice']}." if drivers else ""

@@ -78,7 +78,7 @@ def plates(evidence: Evidence, compared: Comparison | None = None) -> Iterator[P
 
 
 def _doubts(e: Evidence) -> Iterator[Plate]:
-    """What other verbs and designs have left in the folder: tuning, back-test, specification curve."""
+    """What other verbs and designs have left in the folder."""
     if e.tuning is not None:
         draw = partial(figures.tuning_sensitivity, e.tuning.points)
         yield Plate("tuning", "What a mistuned run loses", words.tuning(e.tuning), draw)
@@ -88,6 +88,9 @@ def _doubts(e: Evidence) -> Iterator[Plate]:
     if e.choices is not None:
         draw = partial(figures.specification_curve, e.choices)
         yield Plate("choices", "Every defensible analysis", words.choices(e.choices), draw)
+    if e.memorization is not None:
+        draw = partial(figures.extraction, e.memorization["runs"])
+        yield Plate("memorization", "What is learnt by heart", words.memorization(e.memorization), draw)
 
 
 def _recipes(compared: Comparison) -> Iterator[Plate]:

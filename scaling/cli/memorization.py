@@ -20,6 +20,10 @@ def command(
     figure: Annotated[
         Path | None, typer.Option("--figure", help="Draw extraction against repetitions: .svg, .png or .pdf.")
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Write the result; a report reads DIR/memorization.json."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Ask models for the canaries that were planted in their data (scaling data --canaries).
@@ -31,6 +35,7 @@ def command(
     import os
 
     from scaling.cli.progress import shown
+    from scaling.files import write_json
     from scaling.progress import tracked
     from sweeps.engines.slots import Slot, worker_environment
 
@@ -44,7 +49,10 @@ def command(
         from analysis.style import write_figure
 
         write_figure(extraction(found), figure)
-    emit({"runs": found}, as_json, lambda: show(found))
+    result = {"format": "scaling/memorization", "version": 1, "runs": found}
+    if out is not None:
+        write_json(out, result)
+    emit(result, as_json, lambda: show(found))
 
 
 def show(found: list[dict[str, Any]]) -> None:
