@@ -232,9 +232,7 @@ def _memorization(path: Path) -> Json:
         for group in run["groups"]:
             check_fields(group, {**kinds, "kind": str}, f"{path}, field 'groups'")
     if not any(group["kind"] in KINDS for run in value["runs"] for group in run["groups"]):
-        raise ScalingError(
-            f"{path}: it tells of no canary; `scaling memorization RUN --out` writes it."
-        )
+        raise ScalingError(f"{path}: it tells of no canary; `scaling memorization RUN --out` writes it.")
     return value
 
 
