@@ -119,6 +119,16 @@ class Cluster:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
+    @contextlib.contextmanager
+    def held(self):
+        """No queued job starts meanwhile."""
+        names = ",".join(self.nodes)
+        call("scontrol", "update", f"NodeName={names}", "State=DRAIN", "Reason=held")
+        try:
+            yield
+        finally:
+            call("scontrol", "update", f"NodeName={names}", "State=RESUME")
+
     def node_of(self, name):
         """The node that runs an element of the job called `name`."""
         return call("squeue", "--noheader", f"--name={name}", "--format=%N").strip()

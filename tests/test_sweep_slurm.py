@@ -118,10 +118,14 @@ def test_local_then_slurm_detached_found_again_and_run_by_hand(
     local.kill()
     local.wait()
     left = 3 - len(list(folder.glob("cells/*/result.json")))
-    done = run(*sweep_command(folder, tokens, *ON_SLURM, "--detach"))
-    assert f'"waiting": {left}' in done.stdout and "the same command waits" in done.stderr
-    again = run(*sweep_command(folder, tokens, *ON_SLURM))
-    assert "with Slurm already" in again.stderr
+    with cluster.held():
+        done = run(*sweep_command(folder, tokens, *ON_SLURM, "--detach"))
+        assert f'"waiting": {left}' in done.stdout and "the same command waits" in done.stderr
+        said = tmp_path / "said.txt"
+        with said.open("w") as out:
+            again = subprocess.Popen(sweep_command(folder, tokens, *ON_SLURM), stdout=-3, stderr=out)
+        wait_for(lambda: "with Slurm already" in said.read_text(), "the jobs to be found again", 60)
+    assert again.wait(120) == 0, said.read_text()
     assert [path.name for path in folder.glob("slurm/*/job.sh")] == ["job.sh"]
     assert numbers(folder).equals(undisturbed)
     cell = Path((folder / "slurm/001/cells.txt").read_text().split()[0])
