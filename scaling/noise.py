@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scaling.runs import DONE
+
 if TYPE_CHECKING:
     import pandas as pd
 
 LEVEL = 0.9
 # What makes two rows the same run but for the seed; a column that a table lacks is alike in all rows.
-SAME = ("params", "tokens", "layers", "width", "heads", "lr", "batch", "recipe_sha256", "objective")
+SAME = (
+    *("params", "tokens", "unique_tokens", "layers", "width", "heads", "seq", "batch", "lr", "weight_decay"),
+    *("recipe_sha256", "objective"),
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ def seed_noise_of(table: pd.DataFrame) -> SeedNoise | None:
         return None
     rows = table[np.isfinite(table["loss"].astype(float))]
     if "status" in rows:
-        rows = rows[rows["status"].fillna("done").isin(("done", "finished"))]
+        said = rows["status"].fillna("").astype(str).str.strip().str.lower()
+        rows = rows[said.isin((*DONE, ""))]
     pooled = _pooled(rows)
     if pooled is None:
         return None

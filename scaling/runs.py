@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ import pandas as pd
 from scaling.cards import runs_card
 from scaling.columns import NUMERIC, REQUIRED, SPELLINGS, canonical, chosen_columns, parse_columns
 from scaling.errors import ScalingError
+from scaling.eventruns import holds_events, read_events
 from scaling.files import sha256_bytes
 from scaling.foreign import translate, with_tokens
 from scaling.laws.surface import Floats, floats
@@ -30,8 +32,11 @@ from scaling.tables import Raw, missing, number, read_table
 
 TOKENS = {alias for alias, name in SPELLINGS.items() if name == "tokens"}
 DIVERGED = {"diverged", "nan", "inf", "exploded"}
-UNFINISHED = {"failed", "crashed", "running", "pending", "killed", "preempted", "queued", "cancelled"}
-DONE = {"", "done", "finished", "complete", "completed", "ok", "success", "succeeded"}
+UNFINISHED = {
+    *("failed", "crashed", "running", "pending", "killed", "preempted", "queued", "cancelled", "canceled"),
+    *("error", "timeout", "oom", "out_of_memory", "aborted", "interrupted", "node_fail"),
+}
+DONE = {"done", "finished", "complete", "completed", "ok", "success", "succeeded"}
 DECIMAL_COMMA = re.compile(r"^\s*[+-]?\d+,\d+(e[+-]?\d+)?\s*$", re.IGNORECASE)
 SHOWN = 8  # bad rows spelled out in a message
 
@@ -58,7 +63,9 @@ class Runs:
     def from_frame(cls, frame: pd.DataFrame, source: str = "table", skip_bad: bool = False) -> Runs:
         """Check a DataFrame; bad rows are named by their position, counted from 1."""
         names = [str(c) for c in frame.columns]
-        columns = [frame.iloc[:, i].tolist() for i in range(len(names))]
+        columns = [
+            [None if v is pd.NA or v is pd.NaT else v for v in frame.iloc[:, i]] for i in range(len(names))
+        ]
         digest = sha256_bytes(frame.to_csv(index=False).encode())
         raw = Raw(names, columns, list(range(1, len(frame) + 1)), [], digest, "row")
         return checked(raw, source, skip_bad)
@@ -143,11 +150,16 @@ class Runs:
 
     @property
     def labels(self) -> np.ndarray:
-        """A number per row; rows of one run (its checkpoints) share it."""
+        """A number per row; rows of one run (its checkpoints) share it.
+
+        A run has one size and one seed: a name that two sweeps both gave to a run of theirs means two runs.
+        """
         if "run" not in self.table:
             return np.arange(len(self))
-        # An empty name marks a run of its own.
-        names = [str(v) if v not in (None, "") else f"\0{i}" for i, v in enumerate(self.table["run"])]
+        seeds = self.table["seed"] if "seed" in self.table else np.zeros(len(self))
+        rows = zip(self.table["run"], self.table["params"], seeds, strict=True)
+        # A row without a name is a run of its own.
+        names = [f"\0{i}" if missing(of[0]) else "\0".join(map(str, of)) for i, of in enumerate(rows)]
         return np.unique(names, return_inverse=True)[1]
 
     @property
@@ -175,18 +187,27 @@ class Runs:
 def read_runs(path: str | Path, skip_bad: bool = False, columns: str | None = None) -> Runs:
     """Read a CSV, TSV, JSONL, JSON or Parquet run table, chosen by the file's ending.
 
-    The tables of other tools are recognised by their columns (scaling.foreign), and `columns` reads any
-    other: "N=model_params,D=steps*524288,L=eval/loss" (scaling.columns). Raises ScalingError naming file,
+    A folder of TensorBoard runs is a table too (scaling.eventruns). The tables of other tools are recognised
+    by their columns (scaling.foreign), and `columns` reads any other:
+    "N=model_params,D=steps*524288,L=eval/loss" (scaling.columns). Raises ScalingError naming file,
     line and column; with `skip_bad`, bad rows are left out and listed in `.bad` instead.
     """
-    raw, notes, where = interpreted(read_table(path), str(path), columns)
+    raw, notes, where = interpreted(path, columns)
     return checked(raw, where, skip_bad, str(path), notes)
 
 
-def interpreted(raw: Raw, source: str, columns: str | None = None) -> tuple[Raw, list[str], str]:
-    """The table in our columns, notes on what was recognised, and what to call it in a message."""
-    if columns is not None:
-        raw, notes = chosen_columns(raw, parse_columns(columns), source)
+def interpreted(path: str | Path, columns: str | None = None) -> tuple[Raw, list[str], str]:
+    """The table of a file in our columns, notes on what was recognised, and what to call it in a message."""
+    source, wanted = str(path), None if columns is None else parse_columns(columns)
+    if holds_events(Path(path)):
+        raw, notes = read_events(Path(path), (wanted or {}).get("loss"))
+        if wanted is None:
+            return raw, notes, source
+        raw, asked = chosen_columns(raw, wanted, source)
+        return raw, [*notes, *asked], source
+    raw = read_table(path)
+    if wanted is not None:
+        raw, notes = chosen_columns(raw, wanted, source)
         return raw, notes, source
     raw, notes, name = translate(raw, source)
     raw, counted = with_tokens(raw, TOKENS)
@@ -204,12 +225,18 @@ def checked(
     place = {name: i for i, name in chosen.items()}
     size = len(lines)
     reason: list[str] = [""] * size
+    unknown: Counter[str] = Counter()
     for k, text in enumerate(columns[place["status"]] if "status" in place else ()):
         status = str(text).strip().lower() if not missing(text) else ""
         if status in DIVERGED:
             reason[k] = "the run diverged"
         elif status in UNFINISHED:
             reason[k] = f"the run is not complete (status {status!r})"
+        elif status and status not in DONE:
+            unknown[status] += 1
+    if unknown:
+        words = ", ".join(f"{word!r} ({rows} row{'s' * (rows > 1)})" for word, rows in unknown.most_common())
+        notes.append(f"status {words} is no word known here: taken as finished")
     numbers: dict[str, Floats] = {}
     for name, positive in NUMERIC.items():
         if name not in place:
@@ -251,7 +278,7 @@ def checked(
 
 
 def _complaint(name: str, raw: Any, value: float) -> str:
-    if missing(raw):
+    if missing(raw) and not isinstance(raw, (float, np.floating)):
         return f"{name} is missing"
     shown = repr(raw) if isinstance(raw, str) else f"{raw}"
     if len(shown) > 40:

@@ -205,4 +205,7 @@ def number(value: Any, grouped: bool = False) -> float:
 
 
 def missing(value: Any) -> bool:
+    """Whether a cell holds nothing: absent, blank, or the not-a-number by which a DataFrame says either."""
+    if isinstance(value, (float, np.floating)):
+        return bool(value != value)
     return value is None or (isinstance(value, str) and not value.strip())

@@ -130,6 +130,30 @@ def test_rows_of_one_run_share_a_group():
                           "run": ["a", "a", "b", None]})  # fmt: skip
     groups = Runs.from_frame(frame).groups
     assert groups[0] == groups[1] and len(set(groups.tolist())) == 3
+    for nothing in (float("nan"), pd.NA, ""):  # what two tables joined in pandas leave where one had no names
+        joined = frame.assign(run=["a", "a", nothing, nothing])
+        assert len(set(Runs.from_frame(joined).groups.tolist())) == 3
+    # Two sweeps that both call their runs a, b, ... are not one.
+    again = frame.assign(params=frame["params"] * 10, run=["a", "a", "b", "c"])
+    assert len(set(Runs.from_frame(pd.concat([frame, again])).groups.tolist())) == 6
+    seeds = frame.iloc[:2].assign(params=1, tokens=5, seed=[0, 1])
+    assert len(set(Runs.from_frame(seeds).groups.tolist())) == 2
+
+
+def test_a_frame_whose_rows_come_from_two_tables_may_lack_optional_cells():
+    one = pd.DataFrame({"params": [1.0, 2.0], "tokens": [1.0, 2.0], "loss": [4.0, 3.0]})
+    runs = Runs.from_frame(pd.concat([one, one.assign(tokens=[3.0, 4.0], steps=[10, 20])]))
+    assert np.isnan(runs.column("steps")).tolist() == [True, True, False, False]
+    with pytest.raises(ScalingError, match="row 2 loss is not finite: nan"):
+        Runs.from_frame(one.assign(loss=[4.0, float("nan")]))
+
+
+def test_how_a_run_ended_is_read_in_many_words_and_never_passed_over():
+    frame = pd.DataFrame({"params": [1, 2, 3], "tokens": [1, 2, 3], "loss": [4, 3, 2.5]})
+    with pytest.raises(ScalingError, match=r"2 bad rows: row 1 .*'timeout'.*; row 2 .*'error'"):
+        Runs.from_frame(frame.assign(status=["TIMEOUT", "error", "Completed"]))
+    runs = Runs.from_frame(frame.assign(status=["merry", "merry", None]))
+    assert len(runs) == 3 and any("'merry' (2 rows)" in note for note in runs.notes)
 
 
 cells = st.one_of(

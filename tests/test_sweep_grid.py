@@ -134,6 +134,9 @@ def test_the_noise_between_seeds_has_an_honest_interval():
         assert found.repeats == 8 and found.cells == 4
         assert [part["repeats"] for part in found.by_budget] == [4, 4]
         assert seed_noise(table) == found.log_loss
+        assert seed_noise_of(table.assign(status="Completed")).log_loss == found.log_loss
+        # Rows that differ in their weight decay are no repeats.
+        assert seed_noise_of(table.assign(weight_decay=range(len(table)))) is None
         inside += found.lo <= sd <= found.hi
     assert 82 <= inside <= 97
     assert seed_noise_of(pd.DataFrame(rows[:1])) is None
