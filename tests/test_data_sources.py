@@ -194,6 +194,7 @@ def test_files_that_are_no_text_are_left_out(tmp_path: Path) -> None:
         ),
         ("a.jsonl", b'{"text": 5}', r"a\.jsonl, line 1, column 'text': a text is expected, found a int"),
         ("a.jsonl", b"[" * 100_000, r"a\.jsonl, line 1: not a JSON object"),
+        ("a.jsonl", b'{"n": ' + b"9" * 5000, r"a\.jsonl, line 1: not a JSON object \(a number of too many"),
         ("a.jsonl", b"", r"a\.jsonl: no usable document"),
         ("a.txt", b"", r"a\.txt: no usable document"),
         ("a.txt", b" \n ", r"no usable document \(1 x empty"),

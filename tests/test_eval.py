@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
 import math
 from functools import partial
@@ -96,6 +97,15 @@ def test_texts_that_cannot_be_spelled_are_named_or_left_out_on_request(runs, tmp
     assert "no text to score" in failure(capsys, "eval", runs["bpe"], tmp_path / "empty.txt")
     assert "--stride 33" in failure(capsys, "eval", runs["bpe"], tmp_path / "good.txt", "--stride", 33)
     assert "no such file" in failure(capsys, "eval", runs["bpe"], tmp_path / "none.txt")
+    (tmp_path / "cut.txt.gz").write_bytes(gzip.compress(b"import sys\n" * 99)[:-9])
+    assert "cut.txt.gz: the gzip stream is damaged" in failure(
+        capsys, "eval", runs["bytes"], tmp_path / "cut.txt.gz"
+    )
+    (tmp_path / "rows.jsonl").write_text('{"text": ""}\n{"text": "import sys"}\n')
+    rows = cli("eval", runs["bytes"], tmp_path / "rows.jsonl")
+    assert [d["bytes"] for d in rows["documents"]] == [10] and rows["left_out"]["empty"]["documents"] == 1
+    (tmp_path / "marked.txt").write_text("import sys", encoding="utf-8-sig")
+    assert cli("eval", runs["bytes"], tmp_path / "marked.txt")["bytes"] == 10
 
 
 def test_by_position_is_the_mean_of_each_position_over_the_same_windows(runs, text):  # noqa: F811

@@ -387,4 +387,13 @@ def test_hostile_pairs_are_counted_or_named(tmp_path):
     (tmp_path / "p.jsonl").write_text('{"source": "a", "target": "b"}\n')
     with pytest.raises(ScalingError, match="no pair is left for validation"):
         build_pairs(tmp_path / "p.jsonl", tmp_path / "none")
+    cut = gzip.compress(b'{"source": "a", "target": "b"}\n' * 99)[:-9]
+    (tmp_path / "cut.jsonl.gz").write_bytes(cut)
+    with pytest.raises(ScalingError, match=r"cut\.jsonl\.gz: the gzip stream is damaged or cut short"):
+        build_pairs(tmp_path / "cut.jsonl.gz", tmp_path / "none")
     assert not (tmp_path / "none").exists()
+    sources = ["1", "2", "3", "\ud800"]  # half of a surrogate pair
+    rows = [json.dumps({"source": source, "target": "b"}) for source in sources]
+    (tmp_path / "half.jsonl").write_text("\n".join(rows))
+    half = build_pairs(tmp_path / "half.jsonl", tmp_path / "half").manifest["excluded"]
+    assert half["invalid UTF-8"]["first"] == ["line 4"]

@@ -12,7 +12,6 @@ comes after it. Pairs are held in memory (a million take a few hundred MB).
 from __future__ import annotations
 
 import csv
-import json
 import os
 import platform
 import shutil
@@ -26,7 +25,7 @@ from scaling.errors import ScalingError, UsageError
 from scaling.files import sha256_file, write_json
 from trainer.corpus import VALIDATION_SHARE, Report, first_bytes, manifest_of
 from trainer.place import clear_leftovers, existing_folder, put_in_place, work_prefix
-from trainer.sources import LONGEST, Excluded, open_unpacked
+from trainer.sources import LONGEST, Excluded, json_object, open_unpacked
 from trainer.splits import seeded_keys
 from trainer.tokenizers import TRAINERS, ByteTokenizer, Tokenizer, TokenizerRequest
 from trainer.tokens import BYTES_DTYPE, MANIFEST, SPLITS, Split, TokenFolder, token_dtype, write_split
@@ -61,10 +60,22 @@ def read_pairs(path: Path, source: str, target: str, excluded: Excluded) -> Iter
                 )
             if row[name] is not None and not isinstance(row[name], str):
                 raise ScalingError(f"{where}, field {name!r}: a text is expected, found {row[name]!r:.40}.")
-        if row[source] and row[target]:
-            yield Pair(row[source], row[target])
-        else:
+        pair = Pair(row[source], row[target])
+        if not all(pair):
             excluded.add("source or target is empty", f"line {number}")
+        elif not all(map(_is_utf8, pair)):
+            excluded.add("invalid UTF-8", f"line {number}")
+        else:
+            yield pair
+
+
+def _is_utf8(text: str) -> bool:
+    """Not so with half of a surrogate pair, which JSON can spell."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _lines(path: Path, excluded: Excluded) -> Iterator[tuple[int, str]]:
@@ -85,14 +96,7 @@ def _lines(path: Path, excluded: Excluded) -> Iterator[tuple[int, str]]:
 
 def _jsonl(path: Path, excluded: Excluded) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in _lines(path, excluded):
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            why = getattr(error, "msg", "nested too deeply")
-            raise ScalingError(f"{path}, line {number}: not a JSON object ({why}).") from None
-        if not isinstance(row, dict):
-            raise ScalingError(f"{path}, line {number}: a JSON object is expected.")
-        yield number, row
+        yield number, json_object(line, f"{path}, line {number}")
 
 
 def _tsv(path: Path, excluded: Excluded) -> Iterator[tuple[int, dict[str, Any]]]:

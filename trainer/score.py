@@ -18,7 +18,7 @@ from scaling.errors import ScalingError, UsageError
 from scaling.shape import Shape
 from trainer.loss import token_losses
 from trainer.model import Params
-from trainer.sources import LONGEST, Document, Excluded, file_documents, list_files, open_unpacked
+from trainer.sources import BOM, LONGEST, Document, Excluded, file_documents, list_files, open_unpacked
 from trainer.weights import Model
 
 TABULAR = (".jsonl", ".ndjson", ".parquet", ".pq")
@@ -84,6 +84,14 @@ class Score:
 
 def read_documents(path: Path, column: str, excluded: Excluded) -> Iterator[Document]:
     """Each text file whole, each row of JSONL and Parquet; empty ones are counted in `excluded`."""
+    for document in _documents(path, column, excluded):
+        if document.text:
+            yield document
+        else:
+            excluded.add("empty", document.name)
+
+
+def _documents(path: Path, column: str, excluded: Excluded) -> Iterator[Document]:
     for file in list_files(path):
         name = file.relative_to(path).as_posix() if file != path else file.name
         if file.name.lower().removesuffix(".gz").endswith(TABULAR):
@@ -93,10 +101,7 @@ def read_documents(path: Path, column: str, excluded: Excluded) -> Iterator[Docu
             text = stream.read(LONGEST + 1)
         if len(text) > LONGEST:
             raise ScalingError(f"{file}: longer than {LONGEST >> 20} MiB; cut it into documents, one a file.")
-        if text:
-            yield Document(name, text)
-        else:
-            excluded.add("empty", name)
+        yield Document(name, text.removeprefix(BOM))
 
 
 def score(

@@ -13,6 +13,7 @@ import sys
 import sysconfig
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -30,6 +31,7 @@ LONGEST = 64 << 20  # a longer line of JSONL, or text of a row, is left out
 NOT_STDLIB = frozenset({"site-packages", "dist-packages", "__pycache__", "lib-dynload"})
 TEST_FOLDERS = frozenset({"test", "tests", "idle_test"})
 OWN_PACKAGES = frozenset({"scaling", "trainer", "sweeps", "analysis"})
+BOM = "\ufeff".encode()
 CONTROL = bytes(b for b in range(32) if b not in b"\t\n\f") + b"\x7f"
 
 
@@ -182,27 +184,35 @@ def file_documents(files: list[Path], top: Path, column: str, excluded: Excluded
     for file in files:
         name = file.relative_to(top).as_posix() if file != top else file.name
         kind = file.name.lower().removesuffix(".gz").rpartition(".")[2]
-        try:
-            if kind in ("parquet", "pq"):
+        if kind in ("parquet", "pq"):
+            with damage_named(file):
                 yield from _parquet_documents(file, name, column, excluded)
-                continue
-            with open_unpacked(file) as stream:
-                if kind in ("jsonl", "ndjson"):
-                    yield from _jsonl_documents(stream, file, name, column, excluded)
-                else:
-                    whole = file.stat().st_size <= largest_whole
-                    size = WHOLE_FILE if whole else section
-                    yield from _text_documents(stream, name, size, whole, excluded)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ScalingError(f"{file}: the gzip stream is damaged or cut short ({error}).") from None
-        except OSError as error:
-            raise ScalingError(f"{file}: cannot be read ({error.strerror or error}).") from None
+            continue
+        with open_unpacked(file) as stream:
+            if kind in ("jsonl", "ndjson"):
+                yield from _jsonl_documents(stream, file, name, column, excluded)
+            else:
+                whole = file.stat().st_size <= largest_whole
+                size = WHOLE_FILE if whole else section
+                yield from _text_documents(stream, name, size, whole, excluded)
 
 
-def open_unpacked(file: Path) -> BinaryIO:
-    if file.name.lower().endswith(".gz"):
-        return cast(BinaryIO, gzip.GzipFile(file))
-    return file.open("rb")
+@contextmanager
+def open_unpacked(file: Path) -> Iterator[BinaryIO]:
+    """The bytes of a file, `.gz` unpacked; ScalingError, also while it is read, where they cannot be had."""
+    opened = gzip.open if file.name.lower().endswith(".gz") else open
+    with damage_named(file), opened(file, "rb") as stream:
+        yield cast(BinaryIO, stream)
+
+
+@contextmanager
+def damage_named(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ScalingError(f"{file}: the gzip stream is damaged or cut short ({error}).") from None
+    except OSError as error:
+        raise ScalingError(f"{file}: cannot be read ({error.strerror or error}).") from None
 
 
 def sections(stream: BinaryIO, size: int) -> Iterator[bytes]:
@@ -240,7 +250,7 @@ def _text_documents(
     for number, text in enumerate(sections(stream, size)):
         label = name if whole else f"{name}, section {number + 1}"
         if number == 0:
-            text = text.removeprefix(b"\xef\xbb\xbf")
+            text = text.removeprefix(BOM)
             if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
                 excluded.add("UTF-16 text (only UTF-8 is read)", name, len(text))
                 return
@@ -270,21 +280,27 @@ def _jsonl_documents(
             excluded.add("empty", label)
             continue
         try:
-            row = json.loads(line.decode())
+            text = line.removeprefix(BOM).decode()
         except UnicodeDecodeError:
             excluded.add("invalid UTF-8", label, len(line))
             continue
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ScalingError(
-                f"{file}, line {number}: not a JSON object ({getattr(error, 'msg', 'nested too deeply')})."
-            ) from None
-        if not isinstance(row, dict):
-            raise ScalingError(
-                f"{file}, line {number}: a JSON object is expected, found a {type(row).__name__}."
-            )
+        row = json_object(text, f"{file}, line {number}")
         if column not in row:
             raise _no_column(f"{file}, line {number}", column, list(row))
         yield from _row_document(row[column], f"{file}, line {number}", label, column, excluded)
+
+
+def json_object(text: str, where: str) -> dict[str, Any]:
+    """The JSON object that a line holds; raises ScalingError where it holds anything else."""
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
+        deep = isinstance(error, RecursionError)
+        why = "nested too deeply" if deep else getattr(error, "msg", "a number of too many digits")
+        raise ScalingError(f"{where}: not a JSON object ({why}).") from None
+    if not isinstance(row, dict):
+        raise ScalingError(f"{where}: a JSON object is expected, found a {type(row).__name__}.")
+    return row
 
 
 def _parquet_documents(file: Path, name: str, column: str, excluded: Excluded) -> Iterator[Document]:
