@@ -336,6 +336,8 @@ def test_hostile_files_are_counted_and_named(
         b'{"text": "\\ud800"}',
         b'{"text": "' + b"x" * (1 << 17) + b'"}',
         b"9" * 5000,
+        b'{"text": "\\u3000 \\u2003"}',
+        b'{"text": "of a torn domain", "url": "https://t\\ud800rn.org/"}',
     ]
     (top / "bad.jsonl").write_bytes(b"\n".join([*bad, b'{"text": "after the mess"}']))
     (top / "cut.jsonl.gz").write_bytes(gzip.compress(good)[:-3000])
@@ -368,7 +370,8 @@ def test_hostile_files_are_counted_and_named(
     assert one("no column 'text'") == (2, ["bad.jsonl, line 4", "other.parquet"])
     assert one("'text' is no text") == (1, ["bad.jsonl, line 5 (int)"])
     assert one("no text (null)") == (2, ["bad.jsonl, line 6", "rows.parquet, row 2"])
-    assert one("empty")[0] == 2
+    assert one("empty")[0] == 3
+    assert "t?rn.org" in folder.label_names("domain")
     assert one("binary") == (2, ["bad.jsonl, line 8", "nul.txt"])
     assert one("longer than") == (1, ["bad.jsonl, line 10"])
     assert one("damaged file: gzip stream damaged or cut short (Compressed")[1] == ["cut.jsonl.gz"]

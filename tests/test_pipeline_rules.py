@@ -165,6 +165,7 @@ def test_planted_finds_are_masked_and_counted_and_the_rest_is_left() -> None:
     masked = mask(text)
     assert masked.text == expected
     assert masked[1:] == tuple(len(values) for values in PLANTED.values())
+    assert mask("Kyiv: 8.8.4.4, rev 8.8.4.4").text == f"Kyiv: {ADDRESS}, rev 8.8.4.4"  # v of version, a word
 
 
 @given(st.text(alphabet="ab1.@+-() :", max_size=80))

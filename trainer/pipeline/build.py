@@ -49,7 +49,7 @@ from trainer.tokens import (
     token_dtype,
 )
 
-PIPELINE = 1  # raised whenever the same inputs give other token files
+PIPELINE = 2  # raised whenever the same inputs give other token files
 ENTRY = "tokenizer-entry.json"
 
 

@@ -122,13 +122,10 @@ def _hub(path: str) -> Any:
 def _unusable(text: bytes) -> str | None:
     if b"\0" in text:
         return "binary (zero bytes)"
-    if not text.split():
-        return "empty"
     try:
-        text.decode()
+        return None if text.decode().strip() else "empty"  # white space is more than that of ASCII
     except UnicodeDecodeError:
         return "invalid UTF-8"
-    return None
 
 
 def _folder_of(piece: Piece) -> str:

@@ -4,8 +4,8 @@ E-mail and IP addresses after FineWeb (Penedo et al. 2024: an expression for e-m
 leave private, reserved and documentation addresses alone). Telephone numbers are those written
 internationally (+ and 8 to 15 digits, ITU-T E.164) and the North American form (Dolma, Soldaini et al.
 2024, arXiv:2402.00159), with separators. Names, streets and identity numbers are not looked for.
-A version number of four parts looks like an IP address; it is masked unless "version", "release" or "v"
-stands before it.
+A version number of four parts looks like an IP address; it is masked unless the word "version", "release",
+"rev" or "v" stands before it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _IPV4 = re.compile(r"\d(?<![\w.]\d)\d{0,2}\.(?:\d{1,3}\.){2}\d{1,3}(?!\w|\.\d)")
 _IPV6 = re.compile(
     r"(?<![\w:.])(?=[0-9A-Fa-f:]*[0-9A-Fa-f])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])"
 )
-_VERSION = re.compile(r"(?:version|release|v)[\s.:=]*$", re.IGNORECASE)
+_VERSION = re.compile(r"(?<![^\W\d_])(?:version|release|rev|v)[\s.:=]*$", re.IGNORECASE)
 _PHONE = re.compile(
     r"[+(\d](?<![\w+.-].)(?:"
     r"(?<=\+)\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{1,4}(?:[ .-]?\d{2,4}){1,4}"

@@ -14,7 +14,16 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from trainer.pipeline.streams import Damaged, archive_kind, open_stream
-from trainer.sources import LONGEST, SECTION, WHOLE_FILE, Excluded, PythonSource, python_documents, sections
+from trainer.sources import (
+    BOM,
+    LONGEST,
+    SECTION,
+    WHOLE_FILE,
+    Excluded,
+    PythonSource,
+    python_documents,
+    sections,
+)
 
 TOO_LONG = f"longer than {LONGEST >> 20} MiB"
 PARQUET_ROWS = 64  # read at once
@@ -56,7 +65,7 @@ def text_rows(path: Path, name: str, start: int, stop: int | None, excluded: Exc
         for number, text in enumerate(sections(stream, WHOLE_FILE if whole else SECTION), 1):
             unit = "" if whole and number == 1 else _place("section", start)
             if number == 1 and start == 0:
-                text = text.removeprefix(b"\xef\xbb\xbf")
+                text = text.removeprefix(BOM)
                 if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
                     excluded.add("UTF-16 text (only UTF-8 is read)", name, size)
                     return
@@ -194,7 +203,8 @@ def domain_of(value: Any) -> str | None:
             host = urlsplit(value).hostname
         except ValueError:
             host = None
-        return (host or "invalid URL").removeprefix("www.")[:200]
+        value = (host or "invalid URL").removeprefix("www.")
+    # Half of a surrogate pair, which JSON can spell, has no place in a file of names.
     return " ".join(value.split())[:200].encode(errors="replace").decode()
 
 
@@ -227,7 +237,7 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None, int]]:
 
 def _json_row(line: bytes, label: str, column: str, excluded: Excluded) -> dict[str, Any] | None:
     try:
-        row = json.loads(line.removeprefix(b"\xef\xbb\xbf").decode())
+        row = json.loads(line.removeprefix(BOM).decode())
     except UnicodeDecodeError:
         excluded.add("invalid UTF-8", label, len(line))
     except (ValueError, RecursionError):  # also a number of thousands of digits
