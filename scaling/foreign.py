@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
-from scaling.columns import HINT, key_of, product, with_columns
+from scaling.columns import HELD_OUT, HINT, key_of, product, with_columns
 from scaling.errors import ScalingError
 from scaling.tables import TENSORBOARD, Raw, missing, number
 
@@ -212,7 +212,7 @@ def _wandb_runs(raw: Raw, source: str) -> tuple[Raw, list[str]]:
     notes = ["run = Name, status = State; config and summary keys by the usual names"]
     new: dict[str, Sequence[Any]] = {"run": _told_apart(_cells(raw, "Name")), "status": _cells(raw, "State")}
     keys = [key_of(name) for name in raw.names]
-    found = [name for name, key in zip(raw.names, keys, strict=True) if key in VALIDATION]
+    found = [name for name, key in zip(raw.names, keys, strict=True) if key in HELD_OUT]
     if len(found) == 1:  # beside it a bare `loss` is that of the last training batch
         new["loss"] = _cells(raw, found[0])
         notes.append(f"L = {found[0]}")
@@ -233,7 +233,6 @@ def _told_apart(names: Sequence[Any]) -> list[str]:
     return found
 
 
-VALIDATION = {"val_loss", "eval_loss", "valid_loss", "validation_loss", "test_loss", "val_cross_entropy"}
 EDGES = ("__MIN", "__MAX")
 
 

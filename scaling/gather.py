@@ -31,7 +31,7 @@ def gather(
     skip_bad: bool = False,
 ) -> Runs:
     """The checked run table of one or more files; `join` names a table of sizes by run."""
-    parts = [interpreted(read_table(path), str(path), columns) for path in paths]
+    parts = [interpreted(path, columns) for path in paths]
     if len(parts) == 1:
         raw, notes, where = parts[0]
     else:

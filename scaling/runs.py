@@ -198,16 +198,13 @@ def read_runs(path: str | Path, skip_bad: bool = False, columns: str | None = No
 
 def interpreted(path: str | Path, columns: str | None = None) -> tuple[Raw, list[str], str]:
     """The table of a file in our columns, notes on what was recognised, and what to call it in a message."""
-    source, wanted = str(path), None if columns is None else parse_columns(columns)
-    if holds_events(Path(path)):
-        raw, notes = read_events(Path(path), (wanted or {}).get("loss"))
-        if wanted is None:
-            return raw, notes, source
+    source, wanted = str(path), {} if columns is None else parse_columns(columns)
+    events = holds_events(Path(path))
+    raw, notes = read_events(Path(path), wanted) if events else (read_table(path), [])
+    if wanted:
         raw, asked = chosen_columns(raw, wanted, source)
         return raw, [*notes, *asked], source
-    raw = read_table(path)
-    if wanted is not None:
-        raw, notes = chosen_columns(raw, wanted, source)
+    if events:
         return raw, notes, source
     raw, notes, name = translate(raw, source)
     raw, counted = with_tokens(raw, TOKENS)

@@ -266,3 +266,101 @@ def test_a_torn_table_is_read_or_refused_in_one_line(tmp_path):
             except ScalingError as error:
                 assert "\n" not in str(error)
     assert read > 50
+
+
+def logged(folder: Path, steps: range, level: float = 3.0, purge: int | None = None) -> None:
+    """A run as trainers log one: training loss each step, evaluation and tokens now and then, a histogram."""
+    from tensorboardX import SummaryWriter
+
+    with SummaryWriter(str(folder), purge_step=purge, filename_suffix=f".{steps.start}") as writer:
+        for step in steps:
+            writer.add_scalar("train/loss", 9.0, step)
+            if step % 10 == 0:
+                writer.add_scalar("eval/loss", level + 1 / (1 + step), step)
+                writer.add_scalar("progress/tokens", 1000.0 * step, step)
+        writer.add_histogram("weights", np.arange(50.0), steps.stop)
+        writer.add_text("config", "{}")
+
+
+@pytest.mark.requires("tensorboard")
+def test_a_folder_of_tensorboard_runs_is_a_table(tmp_path, capsys):
+    logged(tmp_path / "tb" / "a", range(26))
+    logged(tmp_path / "tb" / "sub" / "b", range(46), level=2.0)
+    logged(tmp_path / "tb" / "sub" / "b", range(15, 36), level=1.0, purge=15)  # resumed from before its end
+    sizes = write(tmp_path, "run,N\na,1e7\nsub/b,2e7\n", "sizes.csv")
+    runs = gather([tmp_path / "tb"], join=sizes)
+    assert runs.table["run"].tolist() == ["a", "sub/b"] and runs.params().tolist() == [1e7, 2e7]
+    assert runs.loss.tolist() == pytest.approx([3 + 1 / 21, 1 + 1 / 31], rel=1e-6)
+    # Loss and tokens of one moment: not of the last step, and not of what the resumed run voided.
+    assert runs.tokens.tolist() == [20_000, 30_000] and runs.table["steps"].tolist() == [20, 30]
+    assert said(runs, "L = eval/loss, as logged last; 5 earlier") and said(runs, "D = progress/tokens")
+    found = read_runs(tmp_path / "tb" / "a", columns="N=1e6,D=steps*512,L=train/loss*ln2")
+    assert found.tokens.tolist() == [25 * 512] and found.loss[0] == pytest.approx(9 * math.log(2))
+    assert main(["table", str(tmp_path / "tb"), "--json"]) == 1
+    assert "column 'params' is missing; found loss, tokens, run, steps" in capsys.readouterr().err
+
+
+@pytest.mark.requires("tensorboard")
+def test_scalars_written_as_tensors_are_read_too(tmp_path):
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event
+
+    file = EventsWriter(str(tmp_path / "run"))
+    for step, value in enumerate([3.5, 2.25]):
+        event = Event(step=step)
+        for tag, kind, field in (("eval/avg_loss", 1, "float_val"), ("n_tokens_seen", 2, "double_val")):
+            tensor = event.summary.value.add(tag=tag).tensor
+            tensor.dtype = kind
+            getattr(tensor, field).append(value)
+        packed = event.summary.value.add(tag="parameter_count").tensor
+        packed.dtype, packed.tensor_content = 1, np.float32(4096).tobytes()
+        file.write_event(event)
+    file.close()
+    runs = read_runs(next(tmp_path.iterdir()))
+    assert (runs.loss[0], runs.tokens[0], runs.params()[0]) == (2.25, 2.25, 4096)
+
+
+@pytest.mark.requires("tensorboard")
+def test_a_torn_event_file_is_one_sentence(tmp_path):
+    logged(tmp_path / "tb" / "whole", range(11))
+    logged(tmp_path / "tb" / "torn", range(11))
+    file = next((tmp_path / "tb" / "torn").iterdir())
+    content, rng = file.read_bytes(), random.Random(5)
+    columns = "N=1e7,D=progress/tokens,L=eval/loss"
+    for _ in range(60):
+        at = rng.randrange(len(content))
+        cut = rng.random() < 0.5
+        file.write_bytes(content[:at] if cut else content[:at] + bytes([content[at] ^ 7]) + content[at + 1 :])
+        if cut:
+            try:
+                found = read_runs(tmp_path / "tb", columns=columns)
+                assert len(found) == 2 or said(found, "never logged eval/loss: torn")  # cut between records
+                continue
+            except ScalingError as error:
+                assert "ends within record" in str(error) and "\n" not in str(error)
+        else:
+            with pytest.raises(ScalingError, match=r"run 1 \(torn\) cannot be read: .* (is corrupt|ends)"):
+                read_runs(tmp_path / "tb", columns=columns)
+        kept = read_runs(tmp_path / "tb", columns=columns, skip_bad=True)
+        assert kept.table["run"].tolist() == ["whole"] and len(kept.bad) == 1
+
+
+@pytest.mark.requires("tensorboard")
+@pytest.mark.parametrize(
+    ("tags", "columns", "sentence"),
+    [
+        (("val/loss", "eval/loss"), None, "val/loss and eval/loss could both be the loss.*--columns L=TAG"),
+        (("loss", "lr"), None, r"no tag is called like the loss on held-out text.*\(found loss, lr\)"),
+        (("loss",), "N=1,D=2,L=eval/loss", "no tag 'eval/loss'; found loss"),
+        ((), None, "without TensorBoard's event files"),
+    ],
+)
+def test_which_tag_is_the_loss_is_never_guessed(tmp_path, tags, columns, sentence):
+    from tensorboardX import SummaryWriter
+
+    if tags:
+        with SummaryWriter(str(tmp_path)) as writer:
+            for tag in tags:
+                writer.add_scalar(tag, 1.0, 1)
+    with pytest.raises(ScalingError, match=sentence):
+        read_runs(tmp_path, columns=columns)

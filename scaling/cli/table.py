@@ -20,11 +20,16 @@ EPILOG = """Examples:
  scaling table wandb_runs.csv --columns "N=parameter_count,D=_step*524288,L=eval/loss" --skip-bad
 
  scaling table chart.csv --join sizes.csv --out runs.csv
+
+ scaling table runs/ --columns "N=parameter_count,D=progress/tokens,L=eval/loss" --out runs.csv
 """
 
 
 def command(
-    runs: Annotated[list[Path], typer.Argument(help="Run tables: CSV, JSONL, JSON or Parquet, of any tool.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Run tables (CSV, JSONL, JSON, Parquet) or folders of TensorBoard runs."),
+    ],
     columns: Annotated[str | None, typer.Option("--columns", help=COLUMNS)] = None,
     join: Annotated[
         Path | None,
@@ -40,8 +45,9 @@ def command(
 ) -> None:
     """Read run tables of any tool, check them, and write them as one.
 
-    Tables of W&B, TensorBoard, nanochat, Levanter, Marin and OLMo's ladder are recognised by their columns;
-    what each column was taken for is said. Bad rows are refused, or left out and listed with --skip-bad.
+    TensorBoard's event files, and tables of W&B, TensorBoard, nanochat, Levanter, Marin and OLMo's ladder
+    are recognised; what each column was taken for is said. Bad rows are refused, or left out and listed with
+    --skip-bad.
     """
     from scaling.cli.run_table import told
     from scaling.gather import check_ending, gather, write_table
