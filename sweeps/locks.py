@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 try:
@@ -20,6 +21,7 @@ except ImportError:  # no such locks on this platform: the name in the file must
     fcntl = None  # type: ignore[assignment]
 
 BEAT_S = 10.0
+WAIT_S = 0.05
 STALE_S = 60.0  # a name not touched for this long is that of a dead holder; clocks may differ by the rest
 
 
@@ -57,6 +59,18 @@ class FolderLock:
         while not self._released.wait(BEAT_S):
             with contextlib.suppress(OSError):
                 os.utime(self.path)
+
+
+@contextlib.contextmanager
+def alone(folder: str | Path) -> Iterator[None]:
+    """One process at a time in here, for one folder; the others wait. For what takes seconds at most."""
+    lock = FolderLock(folder)
+    while not lock.acquire():
+        time.sleep(WAIT_S)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def is_held(folder: str | Path) -> bool:

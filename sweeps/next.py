@@ -169,7 +169,8 @@ def pending_cells(sweep: Sweep) -> list[Cell]:
 
 def look(sweep: Sweep, ask: Ask) -> tuple[list[Cell], dict[str, Any]]:
     """The cells to buy next, and what is to be said of them and of the plan so far."""
-    runs = Runs.from_frame(store.to_frame(sweep), source=str(sweep.folder / "runs.csv"))
+    # A run that diverged has no loss to fit; it must not keep the others from being asked.
+    runs = Runs.from_frame(store.to_frame(sweep), source=str(sweep.folder / "runs.csv"), skip_bad=True)
     cells, proposal = next_cells(
         sweep, fit_law(runs), rows_of(runs)[0], ask.target,
         batch=ask.batch, dearest=ask.dearest, enough=ask.enough, flops=ask.flops,
@@ -188,6 +189,7 @@ def look(sweep: Sweep, ask: Ask) -> tuple[list[Cell], dict[str, Any]]:
     ]
     return cells, {
         "runs": len(runs),
+        "left_out": len(runs.bad),
         "pending": len(pending_cells(sweep)),
         "expected_waste": proposal.waste[0],
         "sd_log_params": proposal.sd[0],

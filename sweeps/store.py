@@ -9,8 +9,9 @@ DIR/trunks/                     what cells share while they run (see `sweeps.tru
 DIR/runs.csv                    the run table
 DIR/index.json, checked.json    what the files say, remembered (see `sweeps.index`)
 
-Workers write in their cell's folder alone, each file in one piece, and one of them at a time (see
-`sweeps.locks`); so any number of processes may read and write a sweep at once.
+Workers write in their cell's folder alone, each file in one piece, and one of them at a time; what all
+share (sweep.json, runs.csv) is read and written again under the sweep's own lock (see `sweeps.locks`). So
+any number of processes may read and write a sweep at once.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from scaling.tuning import Certificate, read_certificate
 from sweeps import index
 from sweeps.design import Cell, Design
 from sweeps.guards import flags
-from sweeps.locks import is_held
+from sweeps.locks import alone, is_held
 from sweeps.same_run import refuse_others
 from sweeps.trunks import columns_of, trunk_path, write_trunks
 
@@ -135,9 +136,14 @@ def create(folder: str | Path, design: Design, recipe: Recipe, data: DataRef) ->
 
     Cells that are there already stay. Raises ScalingError, and changes nothing, when the folder holds
     a sweep of another recipe, family or data set, or a result of another config (sweeps.same_run): such
-    runs must not be mixed in one table.
+    runs must not be mixed in one table. What another process adds meanwhile is kept.
     """
-    folder = Path(folder)
+    refuse_mixture(Path(folder), design, recipe, data)  # first, so that a refusal leaves not even a lock
+    with alone(folder):
+        return _create(Path(folder), design, recipe, data)
+
+
+def _create(folder: Path, design: Design, recipe: Recipe, data: DataRef) -> Sweep:
     refuse_mixture(folder, design, recipe, data)
     if (folder / "sweep.json").exists():
         design = merge(open_sweep(folder).design, design)
@@ -303,8 +309,9 @@ def row(result: Mapping[str, Any], name: str, budget: float, tripped: str) -> di
 
 
 def write_runs(sweep: Sweep) -> Path:
-    """DIR/runs.csv, written in one piece."""
-    return write_atomic(sweep.folder / "runs.csv", to_frame(sweep).to_csv(index=False))
+    """DIR/runs.csv, written in one piece, with the cells that other processes have added to the folder."""
+    with alone(sweep.folder):
+        return write_atomic(sweep.folder / "runs.csv", to_frame(sweep.folder).to_csv(index=False))
 
 
 def export(sweep: Sweep, path: str | Path) -> Path:

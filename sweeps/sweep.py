@@ -211,6 +211,7 @@ def run(
         outcomes = engine.run(tasks, progress or Quiet())
         left = sum(outcome.state == "waiting" for outcome in outcomes.values())
         ran += len(tasks) - left
+        sweep = store.open_sweep(sweep.folder)  # others may have added cells meanwhile
         store.write_runs(sweep)
         if problem := failures(outcomes):
             raise ScalingError(f"{sweep.folder}: {problem}")

@@ -45,7 +45,6 @@ def command(
 
     Example: scaling next SWEEP --target 1e14 --batch 3 --run --rounds 5 --budget 1e13
     """
-    from scaling.cli.progress import shown
     from scaling.errors import UsageError
     from scaling.quantities import parse_flops
     from sweeps import store
@@ -75,8 +74,7 @@ def command(
             go(sweep)
         seen = pursue(sweep, ask, rounds, go, told=announce)
     else:
-        with shown("next"):
-            seen = [look(sweep, ask)[1]]
+        seen = [look(sweep, ask)[1]]
     trained = [entry["ran"] for entry in seen if entry.get("ran")]
     last = trained[-1] if trained else None
     found = {
@@ -101,6 +99,7 @@ def show(found: dict[str, Any]) -> None:
 
     for entry in found["rounds"]:
         waits = f", and {entry['pending']} that are open counted as ended" if entry["pending"] else ""
+        waits += f" ({entry['left_out']} without a usable loss left out)" if entry["left_out"] else ""
         print(
             f"{entry['runs']} runs{waits}: the plan for {format_flops(found['target'])} FLOPs is expected "
             f"to waste {entry['expected_waste']:.2%} (standard deviation of its size: "

@@ -227,7 +227,7 @@ def _columns(names: Sequence[str], source: str) -> dict[str, int]:
 def _complaint(values: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
     """What is wrong with a row for the run of `config`; None when nothing is."""
     status = _status(values)
-    if status not in DIVERGED | DONE:
+    if status and status not in DIVERGED | DONE:
         return f"is not complete (status {status!r})"
     loss = number(values["loss"])
     if not _diverged(values) and not (math.isfinite(loss) and loss > 0):

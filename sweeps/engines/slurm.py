@@ -27,7 +27,7 @@ from sweeps.engines.progress import Quiet
 from sweeps.engines.slurm_queue import Element, Sighting
 from sweeps.engines.slurm_script import SlurmOptions, cell_list, processes_of, script
 from sweeps.engines.slurm_words import last_line, lost_a_peer, progress_of, why
-from sweeps.locks import FolderLock
+from sweeps.locks import alone
 
 FORMAT = "scaling/slurm-submission"
 VERSION = 1
@@ -120,14 +120,9 @@ class _Watch:
         if not homeless or time.monotonic() < self.not_before:
             return
         self.place.mkdir(parents=True, exist_ok=True)
-        lock = FolderLock(self.place)
-        while not lock.acquire():
-            time.sleep(0.2)
-        try:
+        with alone(self.place):
             self._adopt()
             self._submit([run for run in homeless if run.element is None])
-        finally:
-            lock.release()
 
     def _adopt(self) -> None:
         seen = slurm.look_surely()
