@@ -50,10 +50,10 @@ ALIAS_OF = {alias: name for name, text in ALIASES.items() for alias in text.spli
 LETTER = {"params": "N", "tokens": "D", "flops": "C", "loss": "L"}
 SPELLINGS = {name: name for name in (*NUMERIC, *TEXT)} | ALIAS_OF
 # Names of a loss on held-out text, among them torchtitan's and MaxText's.
-HELD_OUT = frozenset(
-    "val_loss eval_loss valid_loss validation_loss test_loss val_cross_entropy validation_metrics_loss"
-    " eval_avg_loss".split()
-)
+HELD_OUT = {
+    *("val_loss", "eval_loss", "valid_loss", "validation_loss", "test_loss", "val_cross_entropy"),
+    *("validation_metrics_loss", "eval_avg_loss"),
+}
 HINT = "name them with --columns N=...,D=...,L=... (docs/import.md)"
 NAMED = 20  # columns listed in a message
 LONGEST = 60  # letters of one of them
