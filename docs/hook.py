@@ -3,7 +3,8 @@
 README.md is the front page, the benchmarks, the changelog and the guide for contributors are pages too, and
 cli.md is made from the commands. A link in any page is resolved as in the repository and then pointed at the
 page that shows that file. A file that is no page is named in words. Pages that the navigation does not name
-are added at its end.
+are added at its end. A list or a table may follow a line of text at once, as everywhere but in Python's
+Markdown.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ ELSEWHERE = {
     "CONTRIBUTING.md": "contributing.md",
 }
 LINK = re.compile(r"(?P<label>!?\[[^\]]*\])\((?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
+BLOCK = re.compile(
+    r"^(?![-*] |[|#>]|\d+\. )(\S.*\n)(?=- |\||\d+\. )", re.MULTILINE
+)  # text, then a list or table
 FENCE = re.compile(r"^(```.*?^```[^\n]*$)", re.MULTILINE | re.DOTALL)
 
 
@@ -51,7 +55,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     source = {page: source for source, page in ELSEWHERE.items()}.get(name, f"docs/{name}")
     parts = FENCE.split(markdown)
     return "".join(
-        part if i % 2 else LINK.sub(lambda m: relinked(m, source), part) for i, part in enumerate(parts)
+        part if i % 2 else LINK.sub(lambda m: relinked(m, source), BLOCK.sub(r"\1\n", part))
+        for i, part in enumerate(parts)
     )
 
 

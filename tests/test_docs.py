@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -12,10 +13,11 @@ from pathlib import Path
 import pytest
 
 import scaling
+from scaling.cli.main import VERBS, load_verb
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-BLOCK = re.compile(r"^```(\w+)( fails)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def squeezed(text: str) -> str:
@@ -25,7 +27,7 @@ def squeezed(text: str) -> str:
 def test_the_tutorial_runs_as_printed(tmp_path):
     """Its shell and Python blocks, in order, in one shell session that starts in an empty folder."""
     blocks = BLOCK.findall((DOCS / "tutorial.md").read_text())
-    assert {kind for kind, *_ in blocks} == {"sh", "python", "text"}
+    assert {kind for kind, _ in blocks} == {"sh", "python", "text"}
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "scaling").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m scaling.cli.main "$@"\n')
@@ -34,7 +36,8 @@ def test_the_tutorial_runs_as_printed(tmp_path):
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
     place, shown, printed = tmp_path / "fresh", 0, ""
     place.mkdir()
-    for kind, fails, text in blocks:
+    for (kind, text), (_, after) in zip(blocks, [*blocks[1:], ("", "")], strict=True):
+        fails = after.startswith("error: ")  # what the page shows of a command that is refused
         if kind == "text":  # what the block before it prints, among other lines
             for line in filter(None, map(squeezed, text.splitlines())):
                 assert line.strip() in printed, f"not printed: {line}\n{printed}"
@@ -45,7 +48,7 @@ def test_the_tutorial_runs_as_printed(tmp_path):
         done = subprocess.run(
             program, cwd=place, env=environment, capture_output=True, text=True, check=False
         )
-        assert (done.returncode != 0) == bool(fails), f"{text}\n{done.stderr}"
+        assert (done.returncode != 0) == fails, f"{text}\n{done.stderr}"
         assert "Traceback" not in done.stderr
         printed = squeezed(done.stdout + done.stderr)
         if kind == "sh" and not fails:
@@ -56,6 +59,35 @@ def test_the_tutorial_runs_as_printed(tmp_path):
 def test_every_public_name_is_in_the_reference():
     listed = re.findall(r"^::: scaling\.(\w+)$", (DOCS / "api.md").read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(set(scaling.__all__) - {"__version__"})
+
+
+PAGES = sorted({ROOT / "README.md", *DOCS.glob("*.md")} - {DOCS / "log.md"})  # the log tells of other days
+
+
+def words_of(line: str) -> tuple[str, list[str]] | None:
+    """(verb, arguments) of a `scaling` command; what is optional, in brackets, counts as given."""
+    line = re.sub(r"\[(-.*?)\]", r"\1", line.partition("  #")[0]).replace("...", "")
+    words = shlex.split(line)
+    words = words[next(i for i, word in enumerate(words) if re.fullmatch(r"(\S*/)?scaling", word)) + 1 :]
+    two = " ".join(words[:2])
+    return (two, words[2:]) if two in VERBS else (words[0], words[1:]) if words else None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_of_a_page_exist_as_written(page):
+    """Lines of code blocks parse; verbs and options that a sentence names are the command's own."""
+    text = page.read_text()
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    for line in re.findall(r"^(?:\S*/)?scaling .*", "\n".join(blocks), re.MULTILINE):
+        verb, arguments = words_of(line)
+        load_verb(verb).make_context(verb, arguments)  # raises for what does not parse
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    for line in re.findall(r"`((?:[^`\n]* )?scaling [a-z][^`\n]*)`", prose):
+        verb, arguments = words_of(line)
+        known = {option for p in load_verb(verb).params for option in (*p.opts, *p.secondary_opts)} | {
+            "--help"
+        }
+        assert {a.partition("=")[0] for a in arguments if a.startswith("--")} <= known, line
 
 
 class Fetched(HTMLParser):
@@ -83,8 +115,11 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
     pages = {path.stem for path in site.glob("*.html")}
     assert pages >= {path.stem for path in DOCS.glob("*.md")} | {"index", "benchmarks", "contributing"}
     for path in site.rglob("*.html"):
+        text = path.read_text()
+        for paragraph in re.findall(r"<p>(.*?)</p>", text, re.DOTALL):  # a list or table that is none
+            assert not re.search(r"(^|\n)\s*(- |\||\d+\. )", paragraph), f"{path.name}: {paragraph[:90]}"
         seen = Fetched()
-        seen.feed(path.read_text())
+        seen.feed(text)
         outside = [a for a in seen.addresses if re.match(r"(https?:)?//", a)]
         assert not outside, f"{path.name}: {outside}"
     for path in site.rglob("*.css"):
