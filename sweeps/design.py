@@ -22,9 +22,8 @@ from scaling.files import added, as_fields, from_mapping, written
 from scaling.shape import Shape, ShapeFamily
 from sweeps.cells import Cell, make_cell, steps_for
 
-# Below FEW_STEPS a run is mostly warm-up and its loss sits above the surface (flagged, see
-# sweeps.guards); below MIN_STEPS it says nothing and is not bought at all.
-FEW_STEPS = 1000
+# Below scaling.guards.FEW_STEPS a run is mostly warm-up and its loss sits above the surface (flagged); below
+# MIN_STEPS it says nothing and is not bought at all.
 MIN_STEPS = 100
 # How many sizes a band may gain beyond the `sizes` asked for when its best size lies at an edge.
 MOST_ADDED = 2
@@ -192,6 +191,37 @@ def extend(design: Design, losses: Mapping[str, float]) -> Design:
     if len(cells) == len(design.cells) and tuple(notes) == design.notes:
         return design
     return dataclasses.replace(design, cells=tuple(cells), widths=tuple(sorted(widths)), notes=tuple(notes))
+
+
+def merge(old: Design, new: Design) -> Design:
+    """All cells of both designs; what the new one says about its budgets stands.
+
+    A run that a grown grid lists again keeps its name, which tells the budget it was first listed in. Raises
+    ScalingError where both designs give one name to different runs.
+    """
+    names = {run_of(cell): cell.id for cell in old.cells} if new.grid is not None else {}
+    added = [dataclasses.replace(cell, id=names.get(run_of(cell), cell.id)) for cell in new.cells]
+    cells = {cell.id: cell for cell in old.cells}
+    for cell in added:
+        there = cells.get(cell.id, cell)
+        if run_of(there) != run_of(cell):
+            raise ScalingError(
+                f"run {cell.id}: there already for {there.budget:.6g} FLOPs, and asked for again for "
+                f"{cell.budget:.6g}; give budgets that differ in their first three digits."
+            )
+        cells[cell.id] = cell
+    return dataclasses.replace(
+        new,
+        budgets=tuple(sorted({*old.budgets, *new.budgets})),
+        widths=tuple(sorted({*old.widths, *new.widths})),
+        cells=tuple(sorted(cells.values(), key=lambda c: (c.budget, c.shape.params(), c.seed))),
+        notes=tuple(dict.fromkeys((*old.notes, *new.notes))),
+    )
+
+
+def run_of(cell: Cell) -> tuple[Any, ...]:
+    """What makes a cell this run and no other: everything but its name and the band it is counted in."""
+    return cell.shape, cell.tokens, cell.seed, tuple(sorted((cell.recipe or {}).items()))
 
 
 def _next_size(design: Design, ordered: list[int], upward: bool) -> Shape | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from scaling.laws.information import prior_information, sensitivity
 from scaling.laws.surface import Floats
 from scaling.runs import Runs
 from sweeps import store
-from sweeps.design import Cell, Design, make_cell
+from sweeps.design import Cell, Design, make_cell, merge, run_of
 from sweeps.optimal import PRICE, Points, Problem, candidate_cells, outer, points_of, problem_of, scores
 from sweeps.store import Sweep
 
@@ -148,15 +149,14 @@ def next_cells(
     waits = pending_cells(sweep)
     pending = points_of(waits, design.seq) if waits else None
     proposal = propose(fit, rows, points_of(cells, design.seq), target, batch, enough, flops, pending)
-    taken = {cell.id for cell in design.cells}
+    names, runs = {cell.id for cell in design.cells}, {run_of(cell) for cell in design.cells}
     added = []
     for i in proposal.chosen:
-        seed, cell = 0, cells[i]
-        while (
-            cell := make_cell(cells[i].shape, cells[i].budget, design.seq, design.batch, seed)
-        ).id in taken:
-            seed += 1
-        taken.add(cell.id)
+        point = cells[i]
+        seeds = (make_cell(point.shape, point.budget, design.seq, design.batch, n) for n in count())
+        cell = next(c for c in seeds if c.id not in names and run_of(c) not in runs)
+        names.add(cell.id)
+        runs.add(run_of(cell))
         added.append(cell)
     return added, proposal
 
@@ -235,4 +235,4 @@ def with_cells(sweep: Sweep, cells: list[Cell]) -> Design:
         widths=tuple(sorted({cell.shape.width for cell in cells})),
         notes=(f"added by `scaling next`: {', '.join(cell.id for cell in cells)}",),
     )
-    return store.merge(sweep.design, added)
+    return merge(sweep.design, added)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from scaling.errors import ScalingError, UsageError
+from scaling.guards import FEW_STEPS
 from scaling.laws.estimate import Prior
 from scaling.laws.information import (
     Centre,
@@ -28,7 +29,7 @@ from scaling.laws.information import (
 )
 from scaling.laws.surface import Floats
 from scaling.shape import ShapeFamily
-from sweeps.design import FEW_STEPS, MIN_STEPS, Cell, Design, OptimumRule, make_cell, steps_for
+from sweeps.design import MIN_STEPS, Cell, Design, OptimumRule, make_cell, steps_for
 from sweeps.plausible import LOSS, plausible_laws
 
 Aim = Literal["size", "loss", "both"]

@@ -15,9 +15,13 @@ from scaling.recipe import Recipe
 from scaling.shape import named_family
 from sweeps import store
 from sweeps.data import EXTERNAL, check_data
+from sweeps.design import merge
 from sweeps.quickstart import Defaults
 from sweeps.store import Sweep
 from sweeps.sweep import Settings, prepare
+
+# What says which runs to add to a sweep that no rule of bands has made.
+CELLS = {"budgets": "--budgets", "flops": "--budget", "runs": "--runs", "grid": "--grid"}
 
 
 def requested(folder: str | Path, options: Mapping[str, Any], recipe: Path | None = None) -> Sweep:
@@ -31,20 +35,19 @@ def requested(folder: str | Path, options: Mapping[str, Any], recipe: Path | Non
     if there is not None and not options and recipe is None:
         check_data(there.data_folder, there.data.sha256, str(folder / "sweep.json"))
         return there
+    if there is not None and not there.design.sizes and options and not set(options) & set(CELLS):
+        raise UsageError(
+            f"{folder}: its runs were chosen for a target or listed in a grid; say "
+            f"{' or '.join(CELLS.values())} to add runs, or no options to go on with those that are there."
+        )
     settings = Defaults().settings() if there is None else settings_of(there)
     if recipe is not None:
         values = {k: v for k, v in read_json(recipe).items() if k not in ("format", "version")}
         options = {**options, "recipe": Recipe.from_dict(values, str(recipe))}
-    if "objective" in options:
-        base = options.get("recipe", settings.recipe)
-        options = {k: v for k, v in options.items() if k != "objective"} | {
-            "recipe": with_objective(base, options["objective"])
-        }
-    if "control" in options:
-        base = options.get("recipe", settings.recipe)
-        options = {k: v for k, v in options.items() if k != "control"} | {
-            "recipe": with_control(base, options["control"])
-        }
+    for name, changed in (("objective", with_objective), ("control", with_control)):
+        if name in options:
+            made = changed(options.get("recipe", settings.recipe), options[name])
+            options = {k: v for k, v in options.items() if k != name} | {"recipe": made}
     if "family" in options:
         options = {**options, "family": {**settings.family, **named_family(options["family"])}}
     if there is not None and "widths" not in options:
@@ -56,7 +59,7 @@ def requested(folder: str | Path, options: Mapping[str, Any], recipe: Path | Non
     sweep = prepare(folder, replace(settings, **options))
     if there is None:
         return sweep
-    return replace(sweep, design=store.merge(there.design, sweep.design))
+    return replace(sweep, design=merge(there.design, sweep.design))
 
 
 def with_objective(recipe: Recipe, objective: str) -> Recipe:

@@ -37,7 +37,7 @@ from scaling.recipe import Recipe
 from scaling.results import read_result
 from scaling.tuning import Certificate, read_certificate
 from sweeps import index
-from sweeps.design import Cell, Design
+from sweeps.design import Cell, Design, merge
 from sweeps.guards import flags
 from sweeps.locks import alone, is_held
 from sweeps.same_run import refuse_others
@@ -198,18 +198,6 @@ def open_sweep(folder: str | Path) -> Sweep:
     return Sweep(folder, design, recipe, from_mapping(DataRef, content["data"], f"{path}, data"))
 
 
-def merge(old: Design, new: Design) -> Design:
-    """All cells of both designs; what the new one says about its budgets stands."""
-    cells = {cell.id: cell for cell in (*old.cells, *new.cells)}
-    return dataclasses.replace(
-        new,
-        budgets=tuple(sorted({*old.budgets, *new.budgets})),
-        widths=tuple(sorted({*old.widths, *new.widths})),
-        cells=tuple(sorted(cells.values(), key=lambda c: (c.budget, c.shape.params(), c.seed))),
-        notes=tuple(dict.fromkeys((*old.notes, *new.notes))),
-    )
-
-
 def result_of(folder: str | Path) -> dict[str, Any] | None:
     """The finished run's record in a run folder, None while there is none."""
     path = Path(folder) / "result.json"
@@ -283,7 +271,8 @@ def _siblings(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     own = {cell.id: cell.recipe for cell in sweep.design.cells if cell.recipe}
     if not own:
         return frame
-    knobs = [sorted((k, v) for k, v in own.get(name, {}).items() if k != "lr") for name in frame["cell"]]
+    rate = ("lr", "lr_horizon_exponent")  # a rate of one's own does not follow the length (sweeps.grid)
+    knobs = [sorted((k, v) for k, v in own.get(name, {}).items() if k not in rate) for name in frame["cell"]]
     edges = rates_at_edge(frame.assign(knobs=list(map(str, knobs))))
     told = [filter(None, text.split(";")) for text in frame["flags"]]
     said = [ordered({*names, "lr-edge"} if edge else names) for names, edge in zip(told, edges, strict=True)]

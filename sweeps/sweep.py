@@ -11,6 +11,7 @@ from typing import Any
 
 from scaling.errors import ScalingError, UsageError
 from scaling.files import added, from_mapping
+from scaling.guards import FEW_STEPS
 from scaling.noise import seed_noise_of
 from scaling.planfiles import seed_noise
 from scaling.recipe import Recipe
@@ -18,7 +19,7 @@ from scaling.shape import ShapeFamily
 from sweeps import store
 from sweeps.clocks import Chips, Clock, clock_of, costs, row
 from sweeps.data import EXTERNAL, prepare_data, refuse_without_data, usable_tokens
-from sweeps.design import FEW_STEPS, Cell, Design, OptimumRule, extend, isoflop_design
+from sweeps.design import Cell, Design, OptimumRule, extend, isoflop_design
 from sweeps.engines.base import Engine, Task, failures
 from sweeps.engines.local import LocalEngine
 from sweeps.engines.progress import Quiet
@@ -164,7 +165,9 @@ def preview(
         }
         for cell in design.cells
     ]
-    open_cells = [cell for cell, row in zip(design.cells, cells, strict=True) if row["status"] != "done"]
+    open_cells = [
+        cell for cell, row in zip(design.cells, cells, strict=True) if row["status"] not in store.FINISHED
+    ]
     saved, shares = saving(sweep), own_shares(sweep)
     return {
         "folder": str(sweep.folder),

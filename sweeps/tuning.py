@@ -25,7 +25,7 @@ from scaling.recipe import Recipe
 from scaling.shape import Shape
 from sweeps import store
 from sweeps.cells import FLOPS_CONVENTION, Cell
-from sweeps.design import MIN_STEPS, Design
+from sweeps.design import MIN_STEPS, Design, merge
 from sweeps.engines.base import Engine
 from sweeps.engines.progress import Quiet
 from sweeps.store import Sweep
@@ -110,7 +110,7 @@ def tuning_sweep(
     there = store.open_sweep(folder) if (folder / "sweep.json").exists() else None
     place = os.path.relpath(parent.data_folder, folder.resolve()) if parent.data.folder else ""
     sweep = Sweep(folder, tuning, recipe, dataclasses.replace(parent.data, folder=place))
-    return sweep if there is None else dataclasses.replace(sweep, design=store.merge(there.design, tuning))
+    return sweep if there is None else dataclasses.replace(sweep, design=merge(there.design, tuning))
 
 
 def train(sweep: Sweep, engine: Engine, progress: Quiet | None = None) -> tuple[Sweep, dict[str, Any]]:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from fake_runner import law_loss
 
+from scaling.cli.engines import asked
 from scaling.cli.main import main
 from scaling.files import read_json, write_json
 from sweeps import store, sweep
@@ -39,16 +40,16 @@ def answer(folder, diverged=()):
 
 def test_cells_added_by_several_at_once_are_all_kept(tmp_path):
     made(tmp_path, BUDGETS[0])
-    asked = [requested(tmp_path, {"budgets": (budget,)}) for budget in BUDGETS[1:]]
+    wanted = [requested(tmp_path, {"budgets": (budget,)}) for budget in BUDGETS[1:]]
     adding = [
-        threading.Thread(target=store.create, args=(tmp_path, s.design, s.recipe, s.data)) for s in asked
+        threading.Thread(target=store.create, args=(tmp_path, s.design, s.recipe, s.data)) for s in wanted
     ]
     for thread in adding:
         thread.start()
     for thread in adding:
         thread.join()
     assert {c.id for c in store.open_sweep(tmp_path).design.cells} == {
-        c.id for s in asked for c in s.design.cells
+        c.id for s in wanted for c in s.design.cells
     }
 
 
@@ -73,7 +74,81 @@ def test_the_table_keeps_the_runs_that_others_have_added_meanwhile(tmp_path):
 def test_next_goes_on_after_a_run_has_diverged(tmp_path, capsys):
     lost = made(tmp_path, *BUDGETS[::2]).design.cells[-1].id
     answer(tmp_path, diverged=(lost,))
-    assert main(["next", str(tmp_path), "--target", "1e13", "--json"]) == 0
+    assert main(["next", str(tmp_path), "--target", "1e13", "--waste", "0", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["left_out"] == 1 and len(found["proposed"]) == 1
     assert found["runs"] == len(store.open_sweep(tmp_path).design.cells) - 1
+    # And nothing is left to do of a run that diverged: no time, no money.
+    assert main(["sweep", str(tmp_path), "--dry-run", "--price", "1", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["time_s"] == plan["cost_usd"] == 0
+
+
+def test_budgets_that_would_share_names_are_refused_and_nothing_is_lost(tmp_path, capsys):
+    made(tmp_path, 1e10)
+    answer(tmp_path)
+    assert main(["sweep", str(tmp_path), "--budgets", "1.004e10", "--engine", "external"]) == 1
+    assert "there already for 1e+10 FLOPs" in (said := capsys.readouterr().err) and "1.004e+10" in said
+    assert store.open_sweep(tmp_path).design.budgets == (1e10,)
+
+
+def test_a_sweep_without_bands_gains_none_by_an_option_that_names_no_runs(tmp_path, capsys):
+    grid = tmp_path / "grid.csv"
+    grid.write_text("width,tokens\n16,1e6\n24,3e6\n")
+    there = tmp_path / "s"
+    assert main(["sweep", str(there), "--grid", str(grid), "--data", ELSEWHERE, "--engine", "external"]) == 0
+    capsys.readouterr()
+    assert main(["sweep", str(there), "--seeds", "2", "--engine", "external"]) == 2
+    assert "listed in a grid; say --budgets or" in capsys.readouterr().err
+    assert len(store.open_sweep(there).design.cells) == 2
+
+
+def test_a_grid_that_grows_trains_nothing_twice(tmp_path, capsys):
+    """Rows as dear as the new ones form another budget with them, and are the same runs all the same."""
+    grid, there = tmp_path / "grid.csv", tmp_path / "s"
+    command = ["sweep", str(there), "--grid", str(grid), "--data", "external:128:1M", "--engine", "external"]
+    grid.write_text("width,tokens,lr\n16,1.0M,\n16,1.0M,0.004\n")
+    assert main(command) == 0
+    first = [cell.id for cell in store.open_sweep(there).design.cells]
+    answer(there)
+    grid.write_text("width,tokens,lr\n16,1.1M,\n16,1.0M,\n16,1.12M,\n16,1.0M,0.004\n")
+    assert main(command) == 0
+    design = store.open_sweep(there).design
+    assert len(design.cells) == 4 and set(first) < {cell.id for cell in design.cells}
+    assert len({cell.budget for cell in design.cells}) == 1
+    # What a trainer elsewhere reads more often than it is there is repeated, whatever its table says.
+    results = tmp_path / "results.csv"
+    results.write_text(
+        "cell,loss\n" + "".join(f"{cell.id},3\n" for cell in design.cells if cell.id not in first)
+    )
+    assert main([*command, "--results", str(results)]) == 0
+    frame = store.to_frame(there)
+    repeated = frame["flags"].str.contains("repeated-data")
+    assert repeated.sum() == 2 and repeated.equals(frame["tokens"] > 10**6)
+    assert frame[repeated]["unique_tokens"].eq(10**6).all()
+
+
+def test_a_rate_of_the_recipe_and_rates_of_their_own_are_siblings(tmp_path):
+    """The best of four rates lies between two others, although one of them is the recipe's."""
+    grid, there = tmp_path / "grid.csv", tmp_path / "s"
+    grid.write_text("width,tokens,lr\n16,1e6,\n" + "".join(f"16,1e6,{r}\n" for r in (1e-5, 1e-4, 1e-3)))
+    command = ["sweep", str(there), "--grid", str(grid), "--data", ELSEWHERE, "--engine", "external"]
+    assert main(command) == 0
+    cells = store.open_sweep(there).design.cells
+    losses = {None: 3.1, 1e-5: 3.3, 1e-4: 3.2, 1e-3: 3.0}
+    results = tmp_path / "results.csv"
+    rows = (f"{cell.id},{losses[(cell.recipe or {}).get('lr')]}\n" for cell in cells)
+    results.write_text("cell,loss\n" + "".join(rows))
+    assert main([*command, "--results", str(results)]) == 0
+    assert not store.to_frame(there)["flags"].str.contains("lr-edge").any()
+
+
+def test_an_option_of_zero_is_an_option(tmp_path, capsys):
+    """No CPU of Ray's is asked for by runs that ask for another resource; Slurm has no job of no cores."""
+    assert asked(engine="ray", ray_cpus=0.0, ray_resource=["TPU=4"]).engine(tmp_path).options.demand == {
+        "TPU": 4
+    }
+    for option in ("--slurm-cpus", "--slurm-poll"):
+        command = ["sweep", str(tmp_path / "s"), "--data", ELSEWHERE, "--engine", "slurm", option, "0"]
+        assert main(command) == 2
+        assert option in capsys.readouterr().err

@@ -123,6 +123,7 @@ def ingest(home: Path, path: Path) -> str:
     Raises ScalingError naming every bad row by its line, before anything is written.
     """
     folders = {p.parent.name: p.parent for p in _configs(home)}
+    present = store.open_sweep(home).data.train_tokens if (home / "sweep.json").exists() else None
     raw = read_table(path)
     place = _columns(raw.names, str(path))
     bad, known = list(raw.bad), 0
@@ -147,7 +148,7 @@ def ingest(home: Path, path: Path) -> str:
             bad.append((line, complaint))
         elif there is None:
             origin = {"file": path.name, "sha256": raw.sha256, raw.unit: line}
-            fresh[cell] = record(values, config, origin)
+            fresh[cell] = record(values, config, origin, present)
         elif _same_loss(there, values):
             known += 1
         else:
@@ -165,8 +166,16 @@ def ingest(home: Path, path: Path) -> str:
     return f"{path}: {len(fresh)} results taken in, {known} were there already."
 
 
-def record(values: Mapping[str, Any], config: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, Any]:
-    """The result record of a run trained elsewhere: its loss is the row's, its counts are those asked for."""
+def record(
+    values: Mapping[str, Any],
+    config: Mapping[str, Any],
+    origin: Mapping[str, Any],
+    present: int | None = None,
+) -> dict[str, Any]:
+    """The result record of a run trained elsewhere: its loss is the row's, its counts are those asked for.
+
+    Of more tokens than the data has (`present`, where that is known) it cannot have read all once.
+    """
     from trainer.config import config_from_dict
 
     resolved = config_from_dict(config)
@@ -184,7 +193,7 @@ def record(values: Mapping[str, Any], config: Mapping[str, Any], origin: Mapping
         "train_loss": None,
         "time_s": None,
         "tokens_per_s": None,
-        "unique_tokens": tokens,
+        "unique_tokens": tokens if present is None else min(tokens, present),
         **told,
         "tokens": tokens,
         "steps": resolved.steps,
