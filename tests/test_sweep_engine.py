@@ -72,6 +72,22 @@ def test_a_failure_is_retried_once_then_reported_by_name_with_its_log(tmp_path):
     assert read_json(made[1].folder / "status.json")["state"] == "failed"
 
 
+def test_a_worker_that_ends_by_itself_says_why(tmp_path):
+    """Its log cannot be written, so what it said must come with the failure."""
+    made = tasks(tmp_path, {})
+    (made[0].folder / "log.txt").mkdir()
+    (outcome,) = run(made).values()
+    assert outcome.state == "failed" and "Is a directory" in outcome.error and "log.txt" in outcome.error
+
+
+def test_a_home_that_cannot_be_written_costs_the_cache_and_nothing_else(tmp_path, monkeypatch):
+    (tmp_path / "home").write_text("a file, in which no folder can be made")
+    monkeypatch.delenv("SCALING_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    (outcome,) = run(tasks(tmp_path, {})).values()
+    assert outcome.state == "done"
+
+
 def test_a_run_whose_worker_dies_is_retried_in_a_new_one(tmp_path):
     made = tasks(tmp_path, {"die": 1}, {"die": 9}, {})
     outcomes = run(made, workers=2)

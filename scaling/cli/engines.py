@@ -151,7 +151,8 @@ def asked(
 ) -> Where:
     """What these options say. Its signature is what `on_engines` gives a verb."""
     options = {k: v for k, v in locals().items() if k not in ("workers", "engine")}
-    return Where(engine, workers, {k: v for k, v in options.items() if v not in (None, False, [])})
+    given = {k: v for k, v in options.items() if v is not None and v is not False and v != []}  # 0 is given
+    return Where(engine, workers, given)
 
 
 def on_engines(command: Callable[..., None]) -> Callable[..., None]:

@@ -306,10 +306,12 @@ class _Engine:
             if self.stillborn > len(self.slots):
                 reason = said[-1] if said else describe(code)
                 raise ScalingError(f"the worker processes do not start: {reason}.")
+        # What it said itself is of use where it ended by itself; of a signal the signal says all.
+        ending = describe(code) + (f" ({said[-1]})" if said and code > 0 else "")
         for task in list(worker.tasks.values()):
             if self.attempts.get(task.name, 0) == 0:
                 self.attempts[task.name] = 1  # it died between the order and its confirmation
-            self._retry_or_fail(worker, task, f"its worker process {describe(code)}")
+            self._retry_or_fail(worker, task, f"its worker process {ending}")
         if self.waiting:
             self._hire(worker.slot)
 

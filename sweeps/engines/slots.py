@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -99,12 +100,17 @@ def worker_environment(slot: Slot) -> dict[str, str]:
 
 
 def compile_cache() -> Path:
-    """Folder of compiled programs, one per kind of processor: XLA's code for a CPU fits that CPU only."""
+    """Folder of compiled programs, one per kind of processor: XLA's code for a CPU fits that CPU only.
+
+    Where it cannot be made (a home that a node has not, or not to write in) XLA compiles without it.
+    """
     base = os.environ.get("SCALING_CACHE")
     if not base:
-        base = str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scaling")
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        base = str(Path(home) / "scaling")
     folder = Path(base) / "xla" / hashlib.sha256(_processor().encode()).hexdigest()[:12]
-    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
