@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from scaling.batching import too_large
+from scaling.tables import number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,5 +148,4 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _number(values: Mapping[str, Any], name: str) -> float:
-    value = values.get(name)
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    return number(values.get(name))  # a cell of a CSV is text

@@ -186,6 +186,8 @@ def test_a_sound_run_trips_nothing_and_each_fault_its_own_guard():
     assert set(FAULTS) | {"lr-edge"} == set(GUARDS)
     for name, fault in FAULTS.items():
         assert flags({**SOUND, **fault}) == (name,)
+        written = {key: "" if value is None else str(value) for key, value in {**SOUND, **fault}.items()}
+        assert flags(written) == (name,)  # as a CSV holds them
     assert flags({}) == ()  # what is not known is no fault
 
 
