@@ -83,6 +83,22 @@ def test_budgets_are_found_without_a_column():
     assert [b.budget for b in result.bands] == pytest.approx(BUDGETS, rel=0.05)
 
 
+def test_a_continuum_of_compute_is_no_budget():
+    """Checkpoints, or runs of all lengths: neighbours are close, but the ends are a factor of 30 apart."""
+    budgets = np.array([1e17, 1e18, *1e19 * 30 ** np.linspace(0, 1, 60)])
+    compute = np.repeat(budgets, [7, 7, *[1] * 60])
+    size = 1e8 * (compute / 1e18) ** 0.5 * np.exp(np.random.default_rng(0).uniform(-1.5, 1.5, len(compute)))
+    tokens = compute / 6 / size
+    loss = 1.8 + 400 * size**-0.34 + 410 * tokens**-0.28
+    runs = Runs.from_frame(pd.DataFrame({"params": size, "tokens": tokens, "loss": loss}))
+    result = isoflop(runs)
+    assert [band.interior for band in result.bands] == [True, True, False]
+    assert any("factor of 30: no budget" in note for note in result.notes)
+    # Who states the budgets is believed, however the rows' own compute was counted.
+    stated = Runs.from_frame(runs.table.assign(budget=np.repeat([1e17, 1e18, 1e19], [7, 7, 60])))
+    assert isoflop(stated).bands[-1].n_opt is not None
+
+
 @pytest.mark.parametrize("count", ["total", "non-embedding"])
 def test_our_own_sweep(count):
     """The counting convention IS the exponent at this size: about .53 for total, .6 without embeddings."""

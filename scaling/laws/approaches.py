@@ -22,8 +22,7 @@ import numpy as np
 from scaling.errors import ScalingError
 from scaling.laws.decision import waste
 from scaling.laws.envelope import Curves, curves_of, envelope
-from scaling.laws.isoflop import budgets_of
-from scaling.laws.naive import ONE_BUDGET
+from scaling.laws.isoflop import ONE_BUDGET, budgets_of
 from scaling.laws.surface import Floats, PNormLaw
 from scaling.laws.vertices import LEAST_SIZES, vertex
 from scaling.progress import tracked

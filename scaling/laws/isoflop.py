@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from scaling.runs import Runs
 
 SAME_BUDGET = 1.15  # rows whose compute differs by less belong to one band
+ONE_BUDGET = 1.5  # a cluster of compute wider than this is no budget but a continuum
 DRAWS = 400
 
 
@@ -78,11 +79,12 @@ class IsoFlop:
 
 def budgets_of(runs: Runs) -> Floats:
     """The budget of each row: the column `budget`, or clusters of `flops` in log space."""
-    if "budget" in runs.table:
-        given = runs.column("budget")
-        if np.isfinite(given).all():
-            return given
-    return clusters(runs.flops)
+    return runs.column("budget") if _stated(runs) else clusters(runs.flops)
+
+
+def _stated(runs: Runs) -> bool:
+    """Whether the table itself says which budget every row belongs to."""
+    return "budget" in runs.table and bool(np.isfinite(runs.column("budget")).all())
 
 
 def clusters(flops: Floats) -> Floats:
@@ -134,11 +136,14 @@ def isoflop(runs: Runs, count: str = "total", seed: int = 0) -> IsoFlop:
 def bands_of(runs: Runs, count: str = "total") -> list[Band]:
     """A parabola per budget, budgets ascending."""
     params, tokens, loss, budgets = runs.params(count), runs.tokens, runs.loss, budgets_of(runs)
+    flops, stated = runs.flops, _stated(runs)
     bands = []
     for budget in np.unique(budgets):
         members = np.flatnonzero(budgets == budget)
         members = members[np.argsort(params[members], kind="stable")]
-        bands.append(_band(float(budget), params[members], tokens[members], loss[members]))
+        spent = flops[members]
+        apart = 1.0 if stated else float(spent.max() / spent.min())
+        bands.append(_band(float(budget), params[members], tokens[members], loss[members], apart))
     return bands
 
 
@@ -149,12 +154,15 @@ def _parabola(x: Floats, y: Floats) -> Floats:
     return np.array([c0 - c1 * middle + c2 * middle**2, c1 - 2 * c2 * middle, c2])
 
 
-def _band(budget: float, params: Floats, tokens: Floats, loss: Floats) -> Band:
+def _band(budget: float, params: Floats, tokens: Floats, loss: Floats, apart: float) -> Band:
+    """The parabola of one budget; `apart` is the dearest row's compute over the cheapest's."""
     x = np.log(params)
     sizes = len(np.unique(params))
     listed = (tuple(params.tolist()), tuple(tokens.tolist()), tuple(loss.tolist()))
-    if sizes < 3:
+    if sizes < 3 or apart > ONE_BUDGET:
         note = f"only {sizes} size{'s' * (sizes > 1)}; a parabola needs three"
+        if apart > ONE_BUDGET:
+            note = f"the compute of its {len(x)} rows runs on over a factor of {apart:.3g}: no budget"
         return Band(
             budget, len(x), *listed, (float(loss.mean()), 0.0, 0.0), None, None, None, 0.0, False, 0.0, note
         )

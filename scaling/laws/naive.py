@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scaling.errors import Refusal
-from scaling.laws.isoflop import bands_of, budgets_of, isoflop
+from scaling.laws.isoflop import ONE_BUDGET, bands_of, budgets_of, isoflop
 from scaling.laws.surface import Floats
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 THUMB = 20.0  # tokens per parameter
 NEAR_THUMB = 3.0  # a run counts as "at 20 tokens per parameter" within this factor
-ONE_BUDGET = 1.5  # a cluster of compute wider than this is no budget but a continuum
 OCTAVE = 2.0  # bins of a continuum
 NAMES = ("20 tokens per parameter", "line through the minima", "last budget's ratio")
 

@@ -31,8 +31,8 @@ from scaling.laws import certificate as certify
 from scaling.laws.decision import waste
 from scaling.laws.estimate import Estimate, Prior, Rows, estimate
 from scaling.laws.fit import rows_of
-from scaling.laws.isoflop import budgets_of
-from scaling.laws.naive import ONE_BUDGET, bins_of
+from scaling.laws.isoflop import ONE_BUDGET, budgets_of
+from scaling.laws.naive import bins_of
 from scaling.laws.surface import Floats, PNormLaw
 from scaling.laws.vertices import vertex
 from scaling.progress import tracked
