@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 from scaling.errors import Refusal, ScalingError
 from scaling.files import dumps
 from scaling.laws.constrained import R_D_STAR, DataConstrainedLaw, constrained_from_dict
+from scaling.laws.estimate import Prior, Rows
+from scaling.laws.evidence import _known_below
+from scaling.laws.robust import Sample
 from scaling.laws.surface import PNormLaw, chinchilla_law
 from scaling.laws.surface_fit import fit_other, load_other
 from scaling.runs import Runs
@@ -163,3 +166,27 @@ def test_it_survives_its_file_and_is_deterministic():
     del value["law"]["r_d"]
     with pytest.raises(ScalingError, match="'r_d'"):
         load_other(value, "fit.json")
+
+
+def test_the_interval_of_the_best_size_reaches_what_the_data_alone_say():
+    """A true a of 1/3 is far from the prior's 1/2; what the prior pulls, no resampling sees."""
+    rng = np.random.default_rng(1)
+    law = PNormLaw(1.8, 400 * 1e8**0.06, 400 * 1e9**-0.08, 0.4, 0.2, 0.7)
+    budget = np.repeat([1e17, 3e17, 1e18, 3e18], 6)
+    n = law.optimum(budget)[0] * np.tile(np.geomspace(0.25, 4, 6), 4)
+    d = budget / (6 * n)
+    loss = law.loss(n, d) * np.exp(0.004 * rng.standard_normal(24))
+    runs = Runs.from_frame(pd.DataFrame({"params": n, "tokens": d, "loss": loss, "unique_tokens": d}))
+    fit = fit_other(runs, "data-constrained", bootstrap=50)
+    _, low, high, _ = (float(v[0]) for v in fit.optimum([1e21]))
+    alone, _ = fit.surface.best(fit.prior_free[None], np.array([1e21]), {})
+    assert low <= alone[0, 0] <= high and low <= law.optimum(1e21)[0] <= high
+
+
+def test_a_forward_split_knows_no_loss_above_its_cut():
+    n, d = np.geomspace(1e7, 1e9, 9), np.geomspace(1e9, 1e11, 9)
+    rows = Rows.of(n, d, 1.7 + 500 * n**-0.34 + 400 * d**-0.28)
+    whole, below = Sample(rows, {}), Sample(rows.select(np.arange(9) < 5), {})
+    stated, known = Prior().rows("pnorm", rows.loss.min()), Prior().rows("pnorm", below.rows.loss.min())
+    for one, other in zip(_known_below(stated, below, whole), known, strict=True):
+        assert one == pytest.approx(other)

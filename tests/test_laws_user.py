@@ -81,6 +81,14 @@ def write(tmp_path):
     return file
 
 
+def test_few_rows_beyond_the_parameters_do_not_pass_for_little_noise(write):
+    """Seven rows leave five parameters two: the median row says nothing."""
+    runs = Runs.from_frame(grid(0.01, 3).iloc[[0, 3, 6, 9, 14, 20, 25]])
+    found = fit_other(runs, write(CHINCHILLA), bootstrap=20)
+    left = np.log(runs.loss / found.loss({"params": runs.params(), "tokens": runs.tokens}))
+    assert found.record["noise"] >= 0.999 * np.sqrt((left**2).sum() / 2)
+
+
 def test_chinchilla_as_a_file_equals_the_built_in_fit(write):
     runs = Runs.from_frame(grid(0.005))
     ours = fit_other(runs, write(CHINCHILLA), bootstrap=60)

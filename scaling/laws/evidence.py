@@ -17,6 +17,7 @@ from scaling.laws.intervals import CUTS, Missed
 from scaling.laws.robust import Fitted, Sample, fit_surface, jacobian, minimise, scaled
 from scaling.laws.surface import Floats
 
+PriorRows = tuple[Floats, Floats, Floats]  # c theta ~ N(m, s), column 0 of c that of ln E
 BLIND = 1e-10  # smallest eigenvalue of the scaled curvature below which parameters cannot be told apart
 LOOSE = 0.25  # standard error over the range of a parameter above which it counts as not identified
 
@@ -174,9 +175,15 @@ def log_loss_sd(surface: Any, vectors: Floats, columns: Any) -> Floats:
         return np.nan_to_num(0.5 * (high - low), nan=np.inf, posinf=np.inf)
 
 
-def forward(
-    fit: Fitted, prior: tuple[Floats, Floats, Floats] | None, delta: float | None, seed: int
-) -> list[Missed]:
+def _known_below(prior: PriorRows | None, train: Sample, whole: Sample) -> PriorRows | None:
+    """The prior as it would have been stated below the cut: that of E goes by the smallest loss seen."""
+    if prior is None:
+        return None
+    c, m, s = prior
+    return c, m + c[:, 0] * np.log(train.rows.loss.min() / whole.rows.loss.min()), s
+
+
+def forward(fit: Fitted, prior: PriorRows | None, delta: float | None, seed: int) -> list[Missed]:
     """Refit below C_max / {3, 8, 20} (6 N D) and predict the rows above, as intervals.forward does."""
     surface, sample = fit.task.surface, fit.task.sample
     flops, out, last = sample.rows.flops, [], 0
@@ -188,7 +195,9 @@ def forward(
             continue
         last = kept
         train, test = sample.select(below), sample.select(~below)
-        split = fit_surface(surface, train, prior, delta, near=fit.solution.theta)
+        split = fit_surface(
+            surface, train, _known_below(prior, train, sample), delta, near=fit.solution.theta
+        )
         if not (np.isfinite(split.solution.value[split.best]) and np.isfinite(split.residuals).all()):
             continue
         seen = np.log(test.rows.loss)

@@ -7,7 +7,6 @@ be, and hands the forecast to the prior-free fit when that one forecasts three t
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,12 +25,14 @@ from scaling.laws import certificate as certify
 from scaling.laws.crosscheck import without_few_steps
 from scaling.laws.estimate import FREE, HUBER, Estimate, Prior, Rows, estimate
 from scaling.laws.intervals import (
+    WIDEST,
     Missed,
     draws,
     exponent_interval,
     forward,
     forward_summary,
     log_loss_sd,
+    reach,
     run_noise,
 )
 from scaling.laws.surface import PARAMETERS, Floats, PNormLaw, floats, law_from_dict, log_optimum_of
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 FORMAT, VERSION = "scaling/fit", 1
 OTHER = ("data-constrained", "user")  # laws of surface_fit.py, which share the file's format
 DRAWS = 200
-WIDEST = 50.0  # log loss: beyond it an interval says nothing, and its ends would overflow
 GATE = 1 / 3  # the prior-free fit takes the forecast when its forward error is below this share
 
 
@@ -113,18 +113,8 @@ class Fit:
     def reach(
         self, point: ArrayLike, log_draws: Floats, prior_free: ArrayLike, level: float = 0.9
     ) -> tuple[Floats, Floats]:
-        """(lo, hi) of an optimum at `point` with draws ln x (k, ...) and the data's own answer `prior_free`.
-
-        The quantiles, widened by the past misses; then the same interval about the prior-free answer
-        joined to it. A prior that pulls the optimum off what the data say is not noise that resampling
-        sees: in simulation with true a = .6 the interval without the second part holds half the time.
-        """
-        point, free = floats(point), floats(prior_free)
-        low, high = np.quantile(log_draws, [0.5 - level / 2, 0.5 + level / 2], axis=0) - np.log(point)
-        pull = np.log(free / point)
-        low = self.inflation * np.minimum(low, 0) + np.minimum(pull, 0)
-        high = self.inflation * np.maximum(high, 0) + np.maximum(pull, 0)
-        return point * np.exp(np.maximum(low, -WIDEST)), point * np.exp(np.minimum(high, WIDEST))
+        """(lo, hi) of an optimum at `point`, by intervals.reach."""
+        return reach(point, log_draws, prior_free, self.inflation, level)
 
     def extrapolation(self, params: ArrayLike, tokens: ArrayLike) -> Floats:
         """6 N D over that of the largest run of the table."""
@@ -263,7 +253,7 @@ def fit(
     used = shrunk
     if chosen is not None and _gate(misses, free):
         used = free
-        misses = [dataclasses.replace(m, error=m.free_error) for m in misses]
+        misses = forward(rows, family, None, delta, seed)  # each error against its own fit's claim
         notes.append(
             "the forecast is the prior-free fit: inside the table it forecast the dearer runs more than"
             " three times better than the fit with the prior"
@@ -307,7 +297,7 @@ def fit(
         prior_free=free.law,
         exponents=exponents,
         certificate=evidence,
-        noise=run_noise(used),
+        noise=run_noise(used.residuals, rows.weights, int(used.problem.free.sum()), used.sigma),
         forward=forward_summary(misses),
         c_max=float(runs.flops.max()),
         c_max_6nd=float(rows.flops.max()),

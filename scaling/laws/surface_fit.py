@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,8 @@ from scaling.laws.constrained_fit import (
     unique_tokens,
 )
 from scaling.laws.estimate import Prior
-from scaling.laws.fit import DRAWS, FORMAT, VERSION, WIDEST, load_prior, rows_of, z_of
-from scaling.laws.intervals import forward_summary
+from scaling.laws.fit import DRAWS, FORMAT, VERSION, load_prior, rows_of, z_of
+from scaling.laws.intervals import WIDEST, forward_summary, reach, run_noise
 from scaling.laws.robust import Columns, Fitted, Sample, fit_surface, objective
 from scaling.laws.surface import Floats, floats
 from scaling.laws.userlaw import UserLaw, load_law
@@ -92,9 +93,15 @@ class SurfaceFit:
         if not draws:
             return n, n, n, d
         spread = np.log(self.surface.best(self.draws, c, table)[0])
-        low, high = np.quantile(spread, [0.5 - level / 2, 0.5 + level / 2], axis=0) - np.log(n)
-        widen = self.inflation
-        return n, n * np.exp(widen * np.minimum(low, 0)), n * np.exp(widen * np.maximum(high, 0)), d
+        free = n if self.prior_free is None else self.surface.best(self.prior_free[None], c, table)[0][0]
+        return n, *reach(n, spread, free, self.inflation, level), d
+
+    @cached_property
+    def prior_free(self) -> Floats | None:
+        """The parameters by the data alone; None where no prior had a say."""
+        if self.record["prior"] is None:
+            return None
+        return np.array([self.record["prior_free"][name] for name in self.surface.names], dtype=np.float64)
 
     def rows_of(self, runs: Runs) -> dict[str, Floats]:
         """What the law reads of each row of a run table."""
@@ -211,7 +218,7 @@ def fit_other(
         "convention": {"params": count, "flops": runs.flops_convention},
         "data": {"rows": len(rows), "runs": len(np.unique(rows.runs)), "sha256": runs.sha256,
                  "source": Path(runs.source).name, "bad_rows": len(runs.bad)},
-        "noise": used.sigma,
+        "noise": run_noise(used.residuals, rows.weights, parameters, used.sigma),
         "c_max": float(runs.flops.max()),
         "c_max_6nd": float(rows.flops.max()),
         "forward": forward_summary(misses),
@@ -270,7 +277,10 @@ def load_other(value: Mapping[str, Any], where: str, law_file: str | Path | None
             raise ScalingError(f"{where}: a parameter, the noise or the inflation of this fit is no number.")
         if not all(isinstance(name, str) for name in settings["columns"]):
             raise ScalingError(f"{where}: field 'columns' of the settings must hold names.")
-        return SurfaceFit(surface, vector, draws, law, record)
+        fit = SurfaceFit(surface, vector, draws, law, record)
+        if fit.prior_free is not None and not np.isfinite(fit.prior_free).all():
+            raise ScalingError(f"{where}: a parameter of 'prior_free' is no number.")
+        return fit
     except KeyError as error:
         raise ScalingError(f"{where}: field {error.args[0]!r} of a fit is missing.") from None
     except (TypeError, ValueError, AttributeError, IndexError) as error:
