@@ -89,6 +89,7 @@ def plan_fit(
         notes.append(f"The run has only {steps} steps; runs under {FEW_STEPS} lie off the law.")
     worth = needs.priced(law).effective(shape.params(count), tokens)
     loss, loss_lo, loss_hi = (float(x) for x in fit.predict(*worth, level=LEVEL))
+    _, best_lo, best_hi = (float(x) for x in fit.predict(best_n, best_d, level=LEVEL))
     if needs.unique_tokens is not None and tokens > needs.unique_tokens:
         notes.append(f"Repetition is priced by the constants of {CITATION}, which your runs did not measure.")
     low, high = members.band(law, waste)
@@ -131,8 +132,8 @@ def plan_fit(
                 "tokens_hi": ends_d[1],
                 "tokens_per_param": best_d / best_n,
                 "loss": best_loss,
-                "loss_lo": loss_lo,
-                "loss_hi": loss_hi,
+                "loss_lo": best_lo,
+                "loss_hi": best_hi,
                 "level": LEVEL,
             },
             "allocation": to_jsonable(found),

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from synthetic_sweep import BUDGET, DATA, FAMILY, RECIPE, TRUTH, sweep_table
 
+from scaling.allocation import Needs
 from scaling.buildable import buildable_shape
 from scaling.errors import Refusal, ScalingError, UsageError
 from scaling.laws.fit import Fit, fit
@@ -220,6 +221,13 @@ def test_no_run_repeats_data(fitted):
         BUDGET, fitted, FAMILY, RECIPE, data_sha256=DATA, unique_tokens=int(0.2 * needed), force=True
     )
     assert "void" in forced["forced"][0]
+
+
+def test_the_optimum_keeps_its_own_interval_when_a_cap_moves_the_run(fitted):
+    free = plan_fit(BUDGET, fitted)["optimum"]
+    capped = plan_fit(BUDGET, fitted, needs=Needs(params_max=free["params"] / 20))
+    assert capped["optimum"] == free
+    assert free["loss_lo"] < free["loss"] < free["loss_hi"]
 
 
 def test_a_fit_reaches_a_thousand_times_its_largest_run(fitted):
