@@ -123,7 +123,7 @@ def gain(a: Runs, b: Runs, count: str = "total", draws: int = DRAWS, seed: int =
         _triple(theta, vectors, 6), _triple(theta, vectors, 7), 1 - math.exp(-total),
         _shared(theta, first.rows.centre), _separate(joint, alone, rows_a, rows_b, first.rows.centre),
         float(max(objection, 0.0)), objects, _best_runs(a, b), joint.sigma, count, draws,
-        (len(np.unique(rows_a.groups)), runs_b), tuple(notes),
+        (len(np.unique(rows_a.runs)), runs_b), tuple(notes),
     )  # fmt: skip
 
 
