@@ -110,9 +110,12 @@ def test_local_then_slurm_detached_found_again_and_run_by_hand(
     tmp_path,
     tokens,  # noqa: F811
 ):
-    """What the local engine has begun Slurm finishes; the jobs outlive the command that made them."""
+    """What the local engine has begun Slurm finishes; the jobs outlive the command that made them.
+
+    In a folder whose name has all that shells and sbatch give a meaning to.
+    """
     cluster.wait_until_idle()
-    folder = tmp_path / "sweep"
+    folder = tmp_path / '100%a of it\'s "sweep" $HOME #1'
     local = subprocess.Popen(sweep_command(folder, tokens, "--workers", "1"), stdout=-3, stderr=-3)
     wait_for(lambda: list(folder.glob("cells/*/result.json")), "the first local result")
     local.kill()
@@ -128,7 +131,7 @@ def test_local_then_slurm_detached_found_again_and_run_by_hand(
     assert again.wait(120) == 0, said.read_text()
     assert [path.name for path in folder.glob("slurm/*/job.sh")] == ["job.sh"]
     assert numbers(folder).equals(undisturbed)
-    cell = Path((folder / "slurm/001/cells.txt").read_text().split()[0])
+    cell = Path((folder / "slurm/001/cells.txt").read_text().splitlines()[0])
     (cell / "result.json").unlink()
     script = str(folder / "slurm/001/job.sh")
     subprocess.run(["bash", script], env={**os.environ, "SLURM_ARRAY_TASK_ID": "1"}, check=True, timeout=60)

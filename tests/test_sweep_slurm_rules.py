@@ -1,7 +1,9 @@
 """The Slurm engine's judgment, with a stand-in for Slurm that does what it is ordered to."""
 
+import shlex
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -190,6 +192,13 @@ def test_the_script_says_what_was_asked_and_is_valid_shell(tmp_path):
         assert f"#SBATCH --{line}\n" in text
     assert "\nmodule load cuda\n" in text and 'run-cell "$cell"' in text and "pickle" not in text
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+    (named,) = (
+        line for line in script(Path("/a b/50% #1"), "name", 7, options).splitlines() if "output" in line
+    )
+    assert shlex.split(named.removeprefix("#SBATCH ")) == ["--output=/a b/50%% #1/logs/%a.txt"]
+    for place in ("/a\nrm x", "/a\\b"):  # sbatch has no way to name these
+        with pytest.raises(ScalingError, match="rename it"):
+            script(Path(place), "name", 7, options)
 
 
 @pytest.mark.parametrize(

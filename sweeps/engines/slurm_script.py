@@ -119,12 +119,15 @@ def processes_of(folder: Path, options: SlurmOptions) -> int:
 
 
 def script(place: Path, name: str, count: int, options: SlurmOptions, processes: int = 1) -> str:
-    """job.sh of the submission folder `place`: an array of `count` runs, each over `processes` nodes."""
+    """job.sh of the submission folder `place`: an array of `count` runs, each over `processes` nodes.
+
+    Raises ScalingError for a folder that sbatch and the list of cells have no way to name.
+    """
     throttle = f"%{options.parallel}" if options.parallel and options.parallel < count else ""
     directives = [
         f"--job-name={name}",
         f"--array=1-{count}{throttle}",
-        f"--output={place}/logs/%a.txt",
+        f"--output={_logs(place)}",
         "--open-mode=append",
         "--requeue",
         *options.directives(processes),
@@ -155,6 +158,15 @@ def script(place: Path, name: str, count: int, options: SlurmOptions, processes:
         f"exec {run}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _logs(place: Path) -> str:
+    """Where an element's output goes, as sbatch reads a directive: in quotes, and %% for a per cent sign."""
+    if any(mark in str(place) for mark in "\\\n"):
+        raise ScalingError(
+            f"{str(place)!r}: sbatch cannot name a path with a backslash or a line break; rename it."
+        )
+    return shlex.quote(str(place).replace("%", "%%") + "/logs/%a.txt")
 
 
 def _threads(options: SlurmOptions) -> list[str]:
