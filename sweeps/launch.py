@@ -17,13 +17,14 @@ from typing import Any
 from scaling.errors import Refusal, ScalingError, UsageError
 from scaling.files import check_fields, from_mapping, read_json, write_json
 from scaling.planfiles import read_plan
+from scaling.quantities import format_duration
 from scaling.recipe import Recipe
 from scaling.shape import Shape
 from sweeps import store
 from sweeps.data import check_data, refuse_without_data
 from sweeps.engines.base import Engine, Task, failures
 from sweeps.engines.local import LocalEngine
-from sweeps.engines.progress import Quiet
+from sweeps.engines.progress import Quiet, Remaining
 from sweeps.expected import curves_beside, write_expected
 from sweeps.same_run import refuse_others
 from sweeps.timing import training_seconds
@@ -127,6 +128,9 @@ def launch(
         for run in runs
         if store.result_of(place / run.name) is None
     ]
+    if tasks:
+        takes = format_duration(Remaining(tasks, engine.places or len(tasks)).seconds)
+        progress.note(f"{len(tasks)} run{'s'[: len(tasks) != 1]} to train, about {takes}")
     outcomes = engine.run(tasks, progress)
     if problem := failures(outcomes):
         raise ScalingError(f"{place}: {problem}")

@@ -15,6 +15,7 @@ from typing import Any
 
 from scaling.errors import ScalingError, UsageError
 from scaling.files import as_fields, read_json, sha256_file, sha256_json, to_jsonable, write_json
+from scaling.progress import stage
 from scaling.quantities import format_count, format_duration, format_flops, format_percent
 from scaling.recipe import Recipe
 from scaling.refusals import FARTHEST
@@ -166,6 +167,7 @@ def run_stage(loop: Loop, record: dict[str, Any], name: str) -> None:
         loop.say(f"{number} {known['headline']} (unchanged)")
         return
     began = time.monotonic()
+    stage(f"{name}, stage {STAGES.index(name) + 1} of {len(STAGES)}")
     headline = work(loop)
     took = time.monotonic() - began
     record["stages"][name] = {"inputs": key, "headline": headline, "time_s": took}

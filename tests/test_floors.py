@@ -100,6 +100,7 @@ def test_the_trainer_needs_neither_pandas_nor_the_science():
         "files",
         "shape",
         "quantities",
+        "progress",
         "objective",
         "mixture",
         "rope",

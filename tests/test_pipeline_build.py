@@ -23,7 +23,7 @@ from trainer.pipeline import plan as planning
 from trainer.pipeline.build import build_pipeline
 from trainer.pipeline.settings import Settings
 from trainer.pipeline.streams import open_stream
-from trainer.pipeline.workers import Progress, workers
+from trainer.pipeline.workers import workers
 from trainer.tokens import TokenFolder, iterate_documents
 
 WORDS = [
@@ -36,12 +36,8 @@ def prose(rng: np.random.Generator, count: int = 60) -> str:
     return " ".join(rng.choice(WORDS, count)) + "."
 
 
-def quiet(text: str) -> None:
-    pass
-
-
 def built(out: Path, *sources: Path | str, workers: int = 1, **options) -> TokenFolder:
-    return build_pipeline(out, Settings(tuple(map(str, sources)), **options), workers, quiet)
+    return build_pipeline(out, Settings(tuple(map(str, sources)), **options), workers)
 
 
 def texts_of(folder: TokenFolder) -> set[str]:
@@ -126,15 +122,7 @@ def test_a_large_text_is_read_in_ranges(tmp_path: Path, small_units: None) -> No
 
 def test_a_worker_that_dies_is_one_sentence() -> None:
     with workers(2) as crew, pytest.raises(ScalingError, match="worker process was killed"):
-        crew.run(os._exit, [(9,)], Progress("dying", 1, 0, quiet))
-
-
-def test_progress_says_how_long_it_will_take() -> None:
-    line = Progress("cleaning", 48_000_000, 12_000_000, quiet).line(4.0)
-    assert line.startswith("cleaning: 12.0 of 48.0 MB (25%), 0.00 MB/s")
-    progress = Progress("cleaning", 48_000_000, 0, quiet)
-    progress.add(12_000_000)
-    assert progress.line(4.0) == "cleaning: 12.0 of 48.0 MB (25%), 3.00 MB/s, about 12 s left"
+        crew.run(os._exit, [(9,)], [].append)
 
 
 KILLER = """
@@ -146,7 +134,7 @@ from trainer.pipeline.settings import Settings
 
 def build(out, workers):
     settings = Settings((sys.argv[1],), identify=False, tokenizer="bpe:300")
-    return build_pipeline(Path(out), settings, workers, lambda text: None)
+    return build_pipeline(Path(out), settings, workers)
 
 def child(act):
     pid = os.fork()
@@ -446,7 +434,6 @@ def test_the_command_builds_and_the_folder_is_shown(tmp_path: Path, rows: Path, 
     shown = capsys.readouterr()
     manifest = json.loads(shown.out)
     assert manifest["card"]["stages"][-1]["documents"] == 120
-    assert "reading and cleaning" in shown.err
     assert main(["data", out]) == 0  # today's verb shows it
     assert manifest["sha256"] in capsys.readouterr().out
     assert main(command) == 0

@@ -95,7 +95,7 @@ def test_a_build_removes_planted_duplicates_and_keeps_the_rest(tmp_path: Path) -
     source = tmp_path / "rows.jsonl"
     source.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
     chosen = Settings((str(source),), identify=False)
-    card = build_pipeline(tmp_path / "out", chosen, 1, lambda _: None).manifest["card"]
+    card = build_pipeline(tmp_path / "out", chosen, 1).manifest["card"]
     removed = {stage["stage"]: stage.get("removed") for stage in card["stages"]}
     assert removed["exact duplicates"] == 20
     assert removed["near duplicates"] == 20
@@ -103,7 +103,7 @@ def test_a_build_removes_planted_duplicates_and_keeps_the_rest(tmp_path: Path) -
     assert card["dropped_first"]["exact duplicates"][0] == "rows.jsonl, line 61"
     # The longer one of a pair stays, whichever was read first.
     assert card["near_duplicate_pairs"][0] == ["rows.jsonl, line 21", "rows.jsonl, line 81"]
-    again = build_pipeline(tmp_path / "again", Settings((str(source),), identify=False, bands=0), 1, print)
+    again = build_pipeline(tmp_path / "again", Settings((str(source),), identify=False, bands=0), 1)
     assert again.manifest["card"]["stages"][-1]["documents"] == 80
 
 
@@ -119,5 +119,5 @@ def test_nothing_left_is_said_with_the_counts(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("too short\n")
     with pytest.raises(ScalingError, match=r"no document is left \(read: 1, .*rules: 0\)"):
         build_pipeline(
-            tmp_path / "out", Settings((str(tmp_path / "a.txt"),), rules=("web",), identify=False), 1, print
+            tmp_path / "out", Settings((str(tmp_path / "a.txt"),), rules=("web",), identify=False), 1
         )

@@ -8,6 +8,7 @@ The folder is built beside its final place and renamed at the end: it is complet
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import platform
 import shutil
@@ -21,6 +22,7 @@ import numpy as np
 from scaling import __version__
 from scaling.errors import ScalingError, UsageError
 from scaling.files import write_json
+from scaling.progress import measured, stage, tracked
 from trainer.extras import Extras
 from trainer.log_bilinear import LogBilinear, chains
 from trainer.place import clear_leftovers, existing_folder, put_in_place, work_prefix
@@ -56,7 +58,8 @@ LOG_BILINEAR_SYMBOLS = 24_000_000
 BPE_BYTES = 64 << 20  # of training text that a vocabulary is learned from
 ROUND_TRIP_BYTES = 1 << 20  # of validation text on which a given tokenizer is tried
 
-Report = Callable[[str], None]
+# Shares of the time after which reading and training the tokenizer are over, on 10 MB of program text.
+READ, TRAINED = {"trained": 0.2, "given": 0.5, "bytes": 0.92}, 0.8
 
 
 def build_corpus(
@@ -67,7 +70,6 @@ def build_corpus(
     max_bytes: int | None = None,
     seed: int = 0,
     column: str = "text",
-    report: Report | None = None,
     extras: Extras | None = None,
 ) -> TokenFolder:
     """Build the token folder `out` from `data`, or reuse it when it was built from the same inputs.
@@ -113,7 +115,6 @@ def build_corpus(
         return existing
 
     started = time.monotonic()
-    tell = report or (lambda text: None)
     out.parent.mkdir(parents=True, exist_ok=True)
     clear_leftovers(out)
     work = out.parent / f"{work_prefix(out)}{os.getpid()}"
@@ -121,11 +122,9 @@ def build_corpus(
     work.mkdir()
     try:
         if source is None:
-            parts = _build_log_bilinear(work, validation_share, max_bytes or LOG_BILINEAR_SYMBOLS, seed, tell)
+            parts = _build_log_bilinear(work, validation_share, max_bytes or LOG_BILINEAR_SYMBOLS, seed)
         else:
-            parts = _build_text(
-                work, source, request, validation_share, max_bytes, seed, column, extras, tell
-            )
+            parts = _build_text(work, source, request, validation_share, max_bytes, seed, column, extras)
         manifest = manifest_of(work, data, parts, inputs, state)
         manifest["build_seconds"] = round(time.monotonic() - started, 2)
         write_json(work / MANIFEST, manifest)
@@ -143,22 +142,24 @@ def _build_text(
     seed: int,
     column: str,
     extras: Extras,
-    tell: Report,
 ) -> dict[str, Any]:
     given = request.load() if request.given else None  # a bad file is told before the reading
     excluded = Excluded()
     spool = Spool(work / "spool")
     # A part of a tree in sorted order would be the packages from a to c.
     documents = source.documents(excluded, column, shuffle_seed=None if max_bytes is None else seed)
-    tell(f"reading {source.data} ({len(source.files)} files)")
-    spool.fill(documents, excluded, max_bytes)
+    read = READ["trained" if request.kind in TRAINERS else "given" if request.given else "bytes"]
+    stage(f"reading {source.data}", 0.0, read)
+    wanted = min(text_bytes(source.files), max_bytes or math.inf)
+    reading = tracked(documents, f"reading {source.data}", wanted, lambda d: len(d.text), "B")
+    spool.fill(reading, excluded, max_bytes)
     if not len(spool):
         why = f" ({excluded.sentence()})" if excluded.reasons else ""
         raise ScalingError(" ".join([f"{source.data}: no usable document{why}.", *spool.notes]))
+    stage("choosing what is held out", read)
     held = hold_out(spool, share, seed, source.data)
     order = _order(spool, held, seed)
     notes = [*spool.notes, *held.notes]
-    tell(f"encoding {spool.size / 1e6:.1f} MB in {len(spool)} documents")
     coder: Tokenizer
     if given is not None:
         coder = given
@@ -166,6 +167,7 @@ def _build_text(
     elif request.kind in TRAINERS:
         assert request.vocab_size is not None
         train = TRAINERS[request.kind]
+        stage(f"training a {request.kind} tokenizer of {request.vocab_size:,} symbols", read)
         coder = train(first_bytes(spool.texts(order["train"]), BPE_BYTES), request.vocab_size)
         if coder.vocab_size < request.vocab_size:
             notes.append(
@@ -176,9 +178,11 @@ def _build_text(
         coder = ByteTokenizer(spool.symbols())
     dtype = token_dtype(coder.vocab_size)
     entries: dict[str, Any] = {}
+    stage("encoding", TRAINED if request.kind in TRAINERS else read, 1.0)
+    encoded = measured("encoding", spool.size, unit="B")
     for split in SPLITS:
         scores = Scores(extras.scorer)
-        entries[split] = write_split(work, split, _closed(coder, spool, order[split], scores), dtype)
+        entries[split] = write_split(work, split, _closed(coder, spool, order[split], scores, encoded), dtype)
         if extras.scorer is not None:
             scores.found.tofile(work / f"{split}.score")
     spool.path.unlink()
@@ -202,11 +206,17 @@ def _build_text(
     }
 
 
-def _build_log_bilinear(work: Path, share: float, symbols: int, seed: int, tell: Report) -> dict[str, Any]:
+def text_bytes(files: Iterable[Path]) -> int:
+    """About how much text the files hold; 0 where their sizes do not say."""
+    files = list(files)
+    packed = any(f.suffix in (".parquet", ".gz", ".zst") for f in files)
+    return 0 if packed else sum(f.stat().st_size for f in files)
+
+
+def _build_log_bilinear(work: Path, share: float, symbols: int, seed: int) -> dict[str, Any]:
     law = LogBilinear()
     coder = SymbolTokenizer(law.symbols)
-    tell(f"sampling {symbols:,} symbols")
-    stream = chains(law, symbols, seed)
+    stream = tracked(chains(law, symbols, seed), "sampling symbols", symbols, len)
     # Chains are independent draws of one law, so any of them can be held out: the first ones.
     first = next(stream)
     wanted = max(1, round(share * symbols / len(first)))
@@ -268,12 +278,13 @@ def _order(spool: Spool, held: Held, seed: int) -> dict[Split, list[int]]:
 
 
 def _closed(
-    coder: Tokenizer, spool: Spool, order: list[int], scores: Scores
+    coder: Tokenizer, spool: Spool, order: list[int], scores: Scores, told: Callable[[float], None]
 ) -> Iterator[tuple[np.ndarray, int]]:
     """(tokens with the closing symbol, bytes of text) of each document."""
     end = np.asarray([coder.end_of_document], np.uint32)
     for i, ids in zip(order, coder.encode_all(scores.passing(spool.texts(order))), strict=True):
         yield np.concatenate([ids, end]), spool.length(i)
+        told(spool.length(i))
 
 
 def first_bytes(texts: Iterable[bytes], limit: int) -> Iterator[bytes]:

@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array
 
 from scaling.errors import ScalingError
+from scaling.progress import tracked
 from scaling.proportions import wilson
 from scaling.shape import Shape
 from trainer.batches import window_starts
@@ -84,7 +85,7 @@ def recall(model: Model, canaries: Sequence[Canary]) -> Recall:
     rows = np.array([[begin, *canary.ids] for canary in canaries], np.int32)
     params = jax.tree.map(jnp.asarray, model.params)
     matched, nats = [], []
-    for at in range(0, len(rows), ROWS):
+    for at in tracked(range(0, len(rows), ROWS), f"asking for {len(rows):,} canaries, {ROWS} at once"):
         part = rows[at : at + ROWS]
         padded = np.concatenate([part, np.repeat(part[:1], ROWS - len(part), axis=0)])
         same, loss = _asked(model.shape, model.dtype, model.tokenizer.vocab_size, params, padded)

@@ -23,7 +23,8 @@ import numpy as np
 
 from scaling.errors import ScalingError, UsageError
 from scaling.files import sha256_file, write_json
-from trainer.corpus import VALIDATION_SHARE, Report, first_bytes, manifest_of
+from scaling.progress import stage
+from trainer.corpus import VALIDATION_SHARE, first_bytes, manifest_of
 from trainer.place import clear_leftovers, existing_folder, put_in_place, work_prefix
 from trainer.sources import LONGEST, Excluded, json_object, open_unpacked
 from trainer.splits import seeded_keys
@@ -120,7 +121,6 @@ def build_pairs(
     held_out: str | Path | None = None,
     validation_share: float = VALIDATION_SHARE,
     seed: int = 0,
-    report: Report | None = None,
 ) -> TokenFolder:
     """Build the token folder `out` from the pairs of a file, or reuse it when it was built from the same.
 
@@ -135,6 +135,7 @@ def build_pairs(
     request = TokenizerRequest.parse(tokenizer)
     files = {"train": path} | ({"validation": Path(held_out)} if held_out is not None else {})
     excluded = Excluded()
+    stage("reading the pairs", 0.0)
     read = {name: list(read_pairs(file, source, target, excluded)) for name, file in files.items()}
     inputs = {
         "data": str(path.resolve()),
@@ -156,8 +157,8 @@ def build_pairs(
         if not splits[split]:
             why = f" ({excluded.sentence()})" if excluded.reasons else ""
             raise ScalingError(f"{path}: no pair is left for {split}{why}.")
+    stage(f"encoding {sum(map(len, splits.values())):,} pairs", 0.5)
     coder = _tokenizer(request, splits, separator)
-    (report or (lambda text: None))(f"encoding {sum(map(len, splits.values()))} pairs")
     out.parent.mkdir(parents=True, exist_ok=True)
     clear_leftovers(out)
     work = out.parent / f"{work_prefix(out)}{os.getpid()}"

@@ -3,8 +3,9 @@
     python -m trainer.probes [--quick]
 
 Runs in a process of its own (the caller decides its cores and device beforehand) and prints one JSON
-object per line: {"event": "machine" | "timed" | "skipped" | "done", ...}. The steps are those of
-`trainer.loop`: the same program, state and update, on random tokens.
+object per line: {"event": "begin" | "machine" | "compiled" | "skipped" | "round" | "timed" | "done", ...},
+the last one being "done". The steps are those of `trainer.loop`: the same program, state and update, on
+random tokens.
 """
 
 from __future__ import annotations
@@ -104,6 +105,8 @@ def events(probes: Sequence[Probe], quick: bool = False) -> Iterator[dict[str, A
     device = jax.devices()[0]
     dtype = probes[0].dtype
     begin, used = time.perf_counter(), time.process_time()
+    rounds_ahead = QUICK_ROUNDS if quick else ROUNDS
+    yield {"event": "begin", "probes": len(probes), "rounds": rounds_ahead}
     yield {"event": "machine", **machine(device, dtype)}
     ready: dict[Probe, Callable[[int], float]] = {}
     for wanted in probes:
@@ -120,9 +123,10 @@ def events(probes: Sequence[Probe], quick: bool = False) -> Iterator[dict[str, A
     # program's busy second falls on all of them alike, and the fastest call of each kind counts.
     steps = {p: max(FEWEST, min(CHUNK, round(CALL_S * FEWEST / run(FEWEST)))) for p, run in ready.items()}
     calls: dict[Probe, list[tuple[float, float]]] = {p: [] for p in ready}
-    for _ in range(QUICK_ROUNDS if quick else ROUNDS):
+    for number in range(rounds_ahead):
         for p, run in ready.items():
             calls[p].append((run(steps[p]), run(1)))
+        yield {"event": "round", "number": number + 1}
     for p, pairs in calls.items():
         rounds = [(long - short) / (steps[p] - 1) for long, short in pairs]
         long, short = (min(kind) for kind in zip(*pairs, strict=True))

@@ -41,7 +41,6 @@ def command(
     surface. A bias is what an approach gets wrong without noise on exactly these runs, if the law holds.
     """
     from scaling.cli.law_options import check
-    from scaling.cli.progress import shown
     from scaling.errors import Refusal
     from scaling.files import write_json
     from scaling.laws.approaches import approaches
@@ -58,9 +57,8 @@ def command(
     chosen = check(family, count, no_prior, seed=seed)
     aim = None if target is None else parse_flops(target, "--target")
     table = load(runs, skip_bad, columns)
-    with shown("approaches"):
-        law = fit(table, family, count, chosen, seed=seed)
-        result = approaches(table, law, aim, seed=seed)
+    law = fit(table, family, count, chosen, seed=seed)
+    result = approaches(table, law, aim, seed=seed)
     if out is not None:
         write_json(out, result.to_dict())
     output.emit(result.to_dict(), as_json, lambda: _show(result, out))

@@ -65,7 +65,6 @@ def command(
     drift is flagged), and by how much the law beats three naive forecasts.
     """
     from scaling.cli.law_options import check
-    from scaling.cli.progress import shown
     from scaling.files import write_json
     from scaling.laws.backtest import backtest
     from scaling.quantities import parse_flops
@@ -75,8 +74,7 @@ def command(
     aim = None if target is None else parse_flops(target, "--target")
     at = None if cuts is None else sorted({parse_flops(c.strip(), "--cuts") for c in cuts.split(",")})
     table = load(runs, skip_bad, columns)
-    with shown("backtest"):
-        result = backtest(table, family, count, chosen, delta, aim, at, seed, repetition)
+    result = backtest(table, family, count, chosen, delta, aim, at, seed, repetition)
     if out is not None:
         write_json(out, result.to_dict())
     if figure is not None:

@@ -10,6 +10,8 @@ import typer
 
 from scaling.cli import output
 
+PRODUCTS, COMPILED = 0.06, 0.75  # shares of the time after which these are over, on a CPU core
+
 
 def command(
     out: Annotated[Path, typer.Option("--out", help="Write the profile here.")] = Path("profile.json"),
@@ -38,15 +40,29 @@ def measure(quick: bool = False) -> list[dict[str, Any]]:
     import tempfile
 
     from scaling.errors import ScalingError
+    from scaling.progress import measured, stage
 
+    stage("starting JAX, timing products and copies")
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         process = start(quick, errors)
         seen = []
         for event in read_events(process):
-            if event["event"] == "compiled":
-                output.say(f"compiled {event['name']} in {event['compile_s']:.1f} s")
-            elif event["event"] == "skipped":
-                output.say(f"left out {event['name']}: {event['reason']}")
+            match event["event"]:
+                case "begin":
+                    probes, rounds = event["probes"], event["rounds"]
+                case "machine":
+                    stage("compiling steps", PRODUCTS, COMPILED)
+                    told, open_probes = measured("compiling steps", probes), probes
+                case "compiled" | "skipped":
+                    told(1)
+                    open_probes -= 1
+                    if event["event"] == "skipped":
+                        output.say(f"left out {event['name']}: {event['reason']}")
+                    if not open_probes:
+                        stage("timing steps, in rounds", COMPILED, 1.0)
+                        told = measured("timing steps, in rounds", rounds)
+                case "round":
+                    told(1)
             seen.append(event)
         status = process.wait()
         errors.seek(0)

@@ -38,7 +38,6 @@ def command(
     FLOPs, E free or pinned, runs left out; every combination gives a plan, and the choice that moves it
     most is named.
     """
-    from scaling.cli.progress import shown
     from scaling.files import write_json
     from scaling.laws.specification import specification
     from scaling.quantities import parse_flops
@@ -46,8 +45,7 @@ def command(
     output.check_figure(figure)
     aim = None if target is None else parse_flops(target, "--target")
     table = load(runs, skip_bad, columns)
-    with shown("choices"):
-        result = specification(table, aim)
+    result = specification(table, aim)
     if out is not None:
         write_json(out, result.to_dict())
     if figure is not None:

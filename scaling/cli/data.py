@@ -96,7 +96,6 @@ def command(
             limit,
             seed,
             column=column,
-            report=output.say,
             extras=extras,
         )
     output.emit({"path": str(folder.path), **folder.manifest}, as_json, lambda: card(folder))

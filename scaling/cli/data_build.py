@@ -123,7 +123,7 @@ def command(
         licence=licence,
         extras=extras,
     )
-    folder = build_pipeline(out, settings, workers or _cores(), output.say)
+    folder = build_pipeline(out, settings, workers or _cores())
     output.emit({"path": str(folder.path), **folder.manifest}, as_json, lambda: _show(folder))
 
 

@@ -41,7 +41,5 @@ def command(
     from scaling.cli.data import card
     from trainer.pairs import build_pairs
 
-    folder = build_pairs(
-        file, out, source, target, tokenizer, separator, held_out, validation_share, seed, output.say
-    )
+    folder = build_pairs(file, out, source, target, tokenizer, separator, held_out, validation_share, seed)
     output.emit({"path": str(folder.path), **folder.manifest}, as_json, lambda: card(folder))

@@ -72,20 +72,21 @@ def command(
     """
     import os
 
-    from scaling.cli.progress import counter
     from scaling.errors import UsageError
+    from scaling.progress import counted, stage
     from sweeps.engines.slots import Slot, worker_environment
 
     os.environ.update(worker_environment(Slot("here")))  # before JAX starts: compiled programs are kept
     from trainer.sources import Excluded
     from trainer.weights import load_model
 
-    report = counter("eval", "pairs" if pairs else "windows")
+    report = counted("translating pairs" if pairs else "scoring windows")
     if pairs and (by_position or context or rope or stride):
         raise UsageError("--pairs: generates whole targets; it takes none of the options of windows.")
     if by_position and stride is not None:
         raise UsageError("--stride: windows stand side by side with --by-position.")
     left_out = Excluded()
+    stage("loading the model")
     model = load_model(run)
     trained, model = model.seq, stretched(model, context, rope)
     values: dict[str, Any] = {"run": str(run), "text": str(text)}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scaling.cli.output import emit, say
+from scaling.cli.output import emit
 
 
 def command(
@@ -27,10 +27,10 @@ def command(
     Example: scaling examples examples && scaling fit examples/runs.csv
     """
     from analysis import notebooks
+    from scaling.progress import tracked
 
     files = notebooks.write(folder)
-    for path in files if execute else ():
-        if path.suffix == ".ipynb":
-            say(f"executing {path}")
+    if execute:
+        for path in tracked([path for path in files if path.suffix == ".ipynb"], "executing notebooks"):
             notebooks.execute(path)
     emit({"files": [str(path) for path in files]}, as_json, lambda: print(*files, sep="\n"))

@@ -24,19 +24,17 @@ def command(
     weights stay float32, and the tokenizer gives the same ids. `scaling import` reads the folder back,
     bit for bit.
     """
-    from scaling.cli.progress import shown
     from scaling.progress import stage
     from trainer.check_export import check_export
     from trainer.export import export_model
     from trainer.weights import load_model
 
-    with shown("export"):
-        stage("loading the model", 0.0)
-        model = load_model(run)
-        stage("writing the folder", 0.2)
-        config = export_model(model, out)
-        stage("comparing with transformers", 0.4)
-        checked = check_export(model, out) if check else None
+    stage("loading the model", 0.0)
+    model = load_model(run)
+    stage("writing the folder", 0.2)
+    config = export_model(model, out)
+    stage("comparing with transformers", 0.4)
+    checked = check_export(model, out) if check else None
     values: dict[str, Any] = {
         "run": str(run),
         "out": str(out),

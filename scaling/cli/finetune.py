@@ -64,6 +64,7 @@ def command(
     loss on the held-out text before and after, and OUT is a folder for generate, eval and export.
     """
     from scaling.cli.live import lines
+    from scaling.progress import stage
     from scaling.quantities import parse_count
     from sweeps.engines.slots import Slot, worker_environment
     from sweeps.finetune import Request, prepare
@@ -89,7 +90,9 @@ def command(
     import os
 
     os.environ.update(worker_environment(Slot("here")))  # before JAX starts: compiled programs are kept
+    stage("reading the parent's model and the data")
     prepare(out, request)
+    stage("compiling the step")
     from sweeps.watching import watched
     from sweeps.worker import run_here
 

@@ -70,7 +70,6 @@ def command(
     without them stands beside it.
     """
     from scaling.cli.law_options import check
-    from scaling.cli.progress import shown
     from scaling.errors import UsageError
     from scaling.files import write_json
     from scaling.laws.estimate import FREE
@@ -89,8 +88,7 @@ def command(
         from scaling.laws.surface_fit import SurfaceFit, fit_other
 
         def other_fit(rows: Runs) -> SurfaceFit:
-            with shown("fit"):
-                return fit_other(rows, family, count, chosen, delta, bootstrap, seed, repetition)
+            return fit_other(rows, family, count, chosen, delta, bootstrap, seed, repetition)
 
         other = other_fit(table)
         compared = with_and_without(table, other, other_fit, excluded, goal)
@@ -106,8 +104,7 @@ def command(
         return
 
     def law_fit(rows: Runs) -> Fit:
-        with shown("fit"):
-            return fit(rows, family, count, chosen, delta, bootstrap, seed)
+        return fit(rows, family, count, chosen, delta, bootstrap, seed)
 
     result = law_fit(table)
     compared = with_and_without(table, result, law_fit, excluded, goal)

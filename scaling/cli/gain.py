@@ -37,7 +37,6 @@ def command(
     One law with shared exponents is fitted to both tables; the compute multiplier is what A has to spend
     for the loss that B reaches, with a 90% interval, and it is said when the data object to sharing.
     """
-    from scaling.cli.progress import shown
     from scaling.errors import UsageError
     from scaling.files import write_json
     from scaling.laws.gain import gain
@@ -51,8 +50,7 @@ def command(
         raise UsageError(f"--seed must be zero or more, not {seed}.")
     output.check_figure(figure)
     tables = [load(path, skip_bad, columns) for path in (a, b)]
-    with shown("gain"):
-        result = gain(tables[0], tables[1], count, bootstrap, seed)
+    result = gain(tables[0], tables[1], count, bootstrap, seed)
     if out is not None:
         write_json(out, result.to_dict())
     if figure is not None:

@@ -35,7 +35,6 @@ def command(
     """
     import os
 
-    from scaling.cli.progress import shown
     from scaling.progress import stage
     from sweeps.engines.slots import Slot, worker_environment
 
@@ -44,11 +43,10 @@ def command(
     from trainer.weights import load_model
 
     sampling = Sampling(temperature, top_k, top_p)
-    with shown("generate"):
-        stage("loading the model", 0.0)
-        model = load_model(run)
-        stage(f"compiling, then drawing up to {tokens} tokens", 0.2)
-        found = generate(model, prompt, tokens, sampling, seed, control)
+    stage("loading the model", 0.0)
+    model = load_model(run)
+    stage(f"compiling, then drawing up to {tokens} tokens", 0.2)
+    found = generate(model, prompt, tokens, sampling, seed, control)
     values = {
         "run": str(run),
         "prompt": prompt,

@@ -22,7 +22,6 @@ def command(
     `scaling generate`, `eval` and `export` take the result. What our model does not have (another RoPE
     base or norm epsilon, biases, sliding windows) is refused by name.
     """
-    from scaling.cli.progress import shown
     from scaling.errors import ScalingError
     from scaling.progress import stage
     from scaling.quantities import format_count
@@ -31,11 +30,10 @@ def command(
 
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CARD).exists())):
         raise ScalingError(f"{out}: holds something else already; name a new folder.")
-    with shown("import"):
-        stage("reading the folder", 0.0)
-        model = import_model(folder)
-        stage("writing the model", 0.7)
-        save_model(model, out)
+    stage("reading the folder", 0.0)
+    model = import_model(folder)
+    stage("writing the model", 0.7)
+    save_model(model, out)
     values = {
         "folder": str(folder),
         "out": str(out),

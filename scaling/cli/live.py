@@ -1,4 +1,4 @@
-"""A run's lines on stderr: one that moves on a terminal, calm plain ones in a log, none beside --json."""
+"""A run's lines on stderr: one that moves on a terminal, calm plain ones in a log; with --json the verb's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from scaling.cli.output import say
+from scaling.progress import aside, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,22 +20,29 @@ WIDE = 180  # columns that hold a whole line
 
 @contextmanager
 def lines(quiet: bool = False) -> Iterator[tuple[Callable[[Line], None], Callable[[str], None]]]:
-    """(show, say): where each line goes, and each message. `quiet` leaves nothing but early warnings."""
+    """(show, say): where each line goes, and each message. `quiet` leaves the verb's own
+    progress, and early warnings."""
     if not quiet and sys.stderr.isatty():
-        with _moving() as both:
+        with aside(), _moving() as both:
             yield both
         return
     from scaling.watch import text
     from sweeps.watching import Cadence
 
     cadence = Cadence(float("inf") if quiet else Cadence().seconds)
+    steps = counted("training, step")
 
     def show(line: Line) -> None:
+        steps(line.step, line.total_steps)
         warned = line.verdict is not None and line.verdict.warning
         if cadence.due(line) and (warned or not quiet):
             say(text(line))
 
-    yield show, (lambda _: None) if quiet else say
+    if quiet:
+        yield show, lambda _: None
+        return
+    with aside():
+        yield show, say
 
 
 @contextmanager

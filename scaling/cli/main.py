@@ -75,7 +75,21 @@ def load_verb(name: str) -> Any:
     settings = {"help_option_names": ["-h", "--help"]}
     shown = epilog(name, getattr(module, "EPILOG", None), module.command.__doc__)
     verb_app.command(name=name, context_settings=settings, epilog=shown)(module.command)
-    return complete(name, typer.main.get_command(verb_app))
+    return complete(name, with_progress(name, typer.main.get_command(verb_app)))
+
+
+def with_progress(name: str, command: Any) -> Any:
+    """The same command, which shows how its work comes along."""
+    invoke = command.invoke
+
+    def shown_invoke(ctx: Any) -> Any:
+        from scaling.cli.progress import shown
+
+        with shown(name):
+            return invoke(ctx)
+
+    command.invoke = shown_invoke
+    return command
 
 
 class LazyVerbs(TyperGroup):

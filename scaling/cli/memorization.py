@@ -34,7 +34,6 @@ def command(
     """
     import os
 
-    from scaling.cli.progress import shown
     from scaling.files import write_json
     from scaling.progress import tracked
     from sweeps.engines.slots import Slot, worker_environment
@@ -42,8 +41,7 @@ def command(
     os.environ.update(worker_environment(Slot("here")))  # before JAX starts: compiled programs are kept
     from trainer.memorization import memorization
 
-    with shown("memorization"):
-        found = [memorization(run, data) for run in tracked(runs, "asking each run for its canaries")]
+    found = [memorization(run, data) for run in tracked(runs, "asking each run for its canaries")]
     if figure is not None:
         from analysis.figures.memorization import extraction
         from analysis.style import write_figure

@@ -37,7 +37,10 @@ def __getattr__(name: str) -> Any:
 
 def say(text: str) -> None:
     """A note or a progress line for people, on stderr; never part of a command's result."""
-    _make_console(stderr=True).print(text, markup=False, soft_wrap=True)
+    from scaling.progress import aside
+
+    with aside():
+        _make_console(stderr=True).print(text, markup=False, soft_wrap=True)
 
 
 def emit(obj: Any, as_json: bool, render: Callable[[], None], indent: int | None = 2) -> None:
@@ -45,13 +48,16 @@ def emit(obj: Any, as_json: bool, render: Callable[[], None], indent: int | None
 
     Without `indent` it is one line, which is many times faster for an object of many thousand rows.
     """
-    if not as_json:
-        render()
-        return
-    from scaling.files import dumps
+    from scaling.progress import aside
 
-    sys.stdout.write(dumps(obj, indent) + "\n")
-    sys.stdout.flush()
+    with aside():
+        if not as_json:
+            render()
+            return
+        from scaling.files import dumps
+
+        sys.stdout.write(dumps(obj, indent) + "\n")
+        sys.stdout.flush()
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:

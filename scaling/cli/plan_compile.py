@@ -19,6 +19,7 @@ def verified(plan: dict[str, Any]) -> dict[str, Any]:
     from scaling.hardware.memory import training_memory
     from scaling.hardware.workload import Layout, Workload
     from scaling.plan_keys import shape_of
+    from scaling.progress import stage
     from scaling.seal import sealed
     from trainer.aot import compile_for_topology
     from trainer.resources import resources_of
@@ -29,6 +30,7 @@ def verified(plan: dict[str, Any]) -> dict[str, Any]:
     chip = plan["time"]["accelerator"]
     shape = shape_of(plan)
     resources = resources_of(layout, "the planned layout", scan=shape.layers >= LOOP_FROM)
+    stage(f"compiling the planned step for {chip}")
     found = compile_for_topology(shape, plan["seq"], plan["batch"], resources, chip)
     # The plan assumes fused attention; what was compiled is what this trainer chooses for such a length.
     names = {f.name for f in dataclasses.fields(Layout)}

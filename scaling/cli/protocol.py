@@ -71,6 +71,7 @@ def command(
     """
     from dataclasses import replace
 
+    from scaling.progress import stage
     from scaling.quantities import parse_flops
     from sweeps.engines.progress import for_stderr
     from sweeps.protocol import Asked, protocol
@@ -90,6 +91,7 @@ def command(
     goal = None if target is None else parse_flops(target, "--target")
     asked = Asked(confirm, table_sizes, table_seeds, goal)
     where.engine(folder)  # complains about its options now rather than after the bands
+    stage("preparing the data and the bands")
     bands = requested(folder, {name: value for name, value in options.items() if value is not None}, recipe)
     asked.budgets(bands.design)
     if dry_run:

@@ -31,10 +31,8 @@ def command(
     from dataclasses import asdict
 
     from analysis.report import render
-    from scaling.cli.progress import shown
 
-    with shown("report"):
-        written = render(folder, against or ())
+    written = render(folder, against or ())
 
     def show() -> None:
         for problem in written.problems:

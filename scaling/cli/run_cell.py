@@ -52,6 +52,7 @@ def command(
     """
     from scaling.cli.dry_run import show_layout
     from scaling.cli.live import lines
+    from scaling.progress import stage
     from scaling.quantities import parse_mesh
     from sweeps.together import follow, joined
     from sweeps.watching import watched
@@ -68,6 +69,7 @@ def command(
         show_layout(folder, layout(folder, devices, processes), as_json)
         return
     engines.watch_with(track, profile)
+    stage("loading the data and compiling the step")
     with joined(folder, processes, coordinator, process_id, join_seconds, heartbeat_seconds) as first:
         if dry_run:
             result = layout(folder)

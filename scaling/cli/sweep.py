@@ -104,7 +104,7 @@ def command(
 
     Example: scaling sweep DIR --budget 1e13 --target 1e14 --dry-run
     """
-    from scaling.cli.progress import shown
+    from scaling.progress import stage
     from scaling.quantities import parse_flops
     from sweeps.engines.progress import for_stderr
     from sweeps.preflight import preflight
@@ -129,6 +129,7 @@ def command(
         "flops": None if budget is None else parse_flops(budget, "--budget"),
     }
     goal = None if target is None else parse_flops(target, "--target")
+    stage("preparing the data and the design")
     if design == "tuning":
         from scaling.cli.tuning_page import tune
 
@@ -141,14 +142,14 @@ def command(
     if grid is not None:
         asked["grid"] = with_grid(grid, asked)
     sweep = requested(folder, {name: value for name, value in asked.items() if value is not None}, recipe)
+    stage("costing the runs")
     clock = machines.clock(folder, profile, accelerator, chips, chips_per_run, price)
     plan = preview(sweep, engine=chosen, clock=clock)
     if dry_run:
         if goal is not None:
-            with shown("preflight"):
-                plan["preflight"] = preflight(
-                    sweep.design, goal, noise or assumed_noise(sweep), trunk_names(sweep)
-                )
+            plan["preflight"] = preflight(
+                sweep.design, goal, noise or assumed_noise(sweep), trunk_names(sweep)
+            )
         emit(plan, as_json, lambda: show_preview(plan))
         return
     say(headline(plan))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from scaling.progress import OFF, aside
 from scaling.quantities import format_duration
 
 EVERY_S = 30.0  # between two lines of running runs in a log
@@ -78,9 +81,13 @@ class Lines(Quiet):
     """One line per finished run, one every `EVERY_S` of the long ones together, early warnings at once."""
 
     pace = EVERY_S
+    _aside: AbstractContextManager[None] | None = None  # the command's own line, which is taken away
 
     def begin(self, tasks: Sequence[Task], workers: int) -> None:
         super().begin(tasks, workers)
+        if self._aside is None:
+            self._aside = aside()
+            self._aside.__enter__()
         self._said: dict[str, float] = {}
         self._warned: set[str] = set()
 
@@ -111,6 +118,11 @@ class Lines(Quiet):
 
     def note(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self._aside is not None:
+            self._aside.__exit__(None, None, None)
+            self._aside = None
 
 
 class Live(Lines):
@@ -179,8 +191,11 @@ class Live(Lines):
     def end(self) -> None:
         self.running.clear()
         self.display.stop()
+        super().end()
 
 
 def for_stderr() -> Quiet:
-    """The display that fits where stderr goes."""
-    return Live() if sys.stderr.isatty() else Lines()
+    """The display that fits where stderr goes; a silent one where none is wanted."""
+    if os.environ.get("SCALING_PROGRESS", "").lower() in OFF:
+        return Quiet()
+    return Live() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else Lines()

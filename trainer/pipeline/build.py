@@ -17,6 +17,7 @@ import numpy as np
 from scaling import __version__
 from scaling.errors import ScalingError
 from scaling.files import read_json, sha256_bytes, sha256_json, to_jsonable, write_json
+from scaling.progress import measured, stage
 from trainer.canaries import LABEL as CANARY
 from trainer.corpus import BPE_BYTES, first_bytes, round_trip_notes
 from trainer.pipeline.card import make_card, write_card
@@ -26,7 +27,7 @@ from trainer.pipeline.encode import encode_all, join, tokens_by
 from trainer.pipeline.plan import Plan, make_plan
 from trainer.pipeline.records import Finished, close_texts, finished
 from trainer.pipeline.settings import Settings
-from trainer.pipeline.workers import Progress, Tell, Workers, workers
+from trainer.pipeline.workers import CLEANED, COMPARED, Workers, workers
 from trainer.place import existing_folder, put_in_place
 from trainer.tokenizers import (
     TRAINERS,
@@ -53,7 +54,7 @@ PIPELINE = 2  # raised whenever the same inputs give other token files
 ENTRY = "tokenizer-entry.json"
 
 
-def build_pipeline(out: Path, settings: Settings, count: int, tell: Tell) -> TokenFolder:
+def build_pipeline(out: Path, settings: Settings, count: int) -> TokenFolder:
     """Build `out`, or go on with a build that was stopped, or reuse what is complete.
 
     `count` processes share the work; the result does not depend on it. Raises ScalingError when a
@@ -74,10 +75,10 @@ def build_pipeline(out: Path, settings: Settings, count: int, tell: Tell) -> Tok
     out.parent.mkdir(parents=True, exist_ok=True)
     with _claimed(place), workers(count) as crew:
         work = _prepare(place, sha256_json([inputs, state, plan.sha256()]))
-        units = _clean_all(work, plan, settings, crew, tell)
-        chosen = choose(units, settings, tell)
-        entry, notes = _train_tokenizer(work, request, given, chosen, tell)
-        encode_all(work, chosen.places, entry, crew, tell, settings.extras.scorer)
+        units = _clean_all(work, plan, settings, crew)
+        chosen = choose(units, settings)
+        entry, notes = _train_tokenizer(work, request, given, chosen)
+        encode_all(work, chosen.places, entry, crew, settings.extras.scorer)
         close_texts()
         manifest = _finish(work, plan, settings, chosen, entry, notes, inputs, state)
         manifest["build_seconds"] = round(time.monotonic() - started, 2)
@@ -88,13 +89,12 @@ def build_pipeline(out: Path, settings: Settings, count: int, tell: Tell) -> Tok
     return folder
 
 
-def _clean_all(work: Path, plan: Plan, settings: Settings, crew: Workers, tell: Tell) -> list[Finished]:
+def _clean_all(work: Path, plan: Plan, settings: Settings, crew: Workers) -> list[Finished]:
     done = [finished(work, number) is not None for number in range(len(plan.units))]
     tasks = [(work, number, unit, settings) for number, unit in enumerate(plan.units) if not done[number]]
     before = sum(unit.size for unit, is_done in zip(plan.units, done) if is_done)
-    already = f", {before / 1e6:.1f} MB already are" if before else ""
-    tell(f"reading and cleaning {plan.size / 1e6:.1f} MB in {len(plan.units)} units{already}")
-    crew.run(clean_unit, tasks, Progress("reading and cleaning", plan.size, before, tell))
+    stage("reading and cleaning", 0.0, CLEANED)
+    crew.run(clean_unit, tasks, measured("reading and cleaning", plan.size, before, "B"))
     units = [finished(work, number) for number in range(len(plan.units))]
     complete = [unit for unit in units if unit is not None]
     if len(complete) < len(units):
@@ -103,7 +103,7 @@ def _clean_all(work: Path, plan: Plan, settings: Settings, crew: Workers, tell: 
 
 
 def _train_tokenizer(
-    work: Path, request: TokenizerRequest, given: Tokenizer | None, chosen: Chosen, tell: Tell
+    work: Path, request: TokenizerRequest, given: Tokenizer | None, chosen: Chosen
 ) -> tuple[dict[str, Any], list[str]]:
     """The tokenizer, kept in the work folder: its manifest entry and what is worth saying."""
     if (work / ENTRY).exists():
@@ -119,7 +119,7 @@ def _train_tokenizer(
         notes += round_trip_notes(given, iterate(chosen.places["validation"], work))
     elif request.kind in TRAINERS:
         assert request.vocab_size is not None
-        tell(f"training a {request.kind} tokenizer of {request.vocab_size}")
+        stage(f"training a {request.kind} tokenizer of {request.vocab_size:,} symbols", COMPARED)
         texts = first_bytes(iterate(chosen.places["train"], work), BPE_BYTES)
         coder = TRAINERS[request.kind](texts, request.vocab_size)
         if coder.vocab_size < request.vocab_size:

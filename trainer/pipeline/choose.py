@@ -6,7 +6,7 @@ Texts stay on disk. In memory are a few numbers per text: some 150 bytes of it a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from scaling.errors import ScalingError
+from scaling.progress import stage as told
 from trainer.pipeline.near import clusters, keep_longest
 from trainer.pipeline.records import BROKEN_RULES, KEPT, OTHER_LANGUAGE, Finished
 from trainer.pipeline.rules import BIT, EDITS
 from trainer.pipeline.settings import Settings
+from trainer.pipeline.workers import CLEANED
 from trainer.sources import Excluded
 from trainer.splits import PERMUTATIONS, hold_out, seeded_keys
 from trainer.tokens import LABELS, SPLITS
@@ -132,7 +134,7 @@ class _Accepted:
         return self.linked
 
 
-def choose(units: Sequence[Finished], settings: Settings, tell: Callable[[str], None]) -> Chosen:
+def choose(units: Sequence[Finished], settings: Settings) -> Chosen:
     """Decide about every text of the finished units. Raises ScalingError when nothing is left."""
     corpus = Corpus(units)
     excluded = _excluded(units)
@@ -190,7 +192,7 @@ def choose(units: Sequence[Finished], settings: Settings, tell: Callable[[str], 
     )
     pairs = []
     if settings.bands:
-        tell(f"looking for near duplicates among {int(alive.sum()):,} documents")
+        told(f"looking for near duplicates among {int(alive.sum()):,} documents", CLEANED)
         members = np.flatnonzero(alive)
         cluster = clusters(corpus.signatures(alive), settings.bands, settings.rows)
         keep = keep_longest(cluster, size[members], digests[members])

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from scaling.files import sha256_file
+from scaling.progress import measured, stage
 from trainer.pipeline.choose import PLACE, iterate
-from trainer.pipeline.workers import Progress, Tell, Workers
+from trainer.pipeline.workers import TOKENIZED, Workers
 from trainer.scorers import Scores
 from trainer.tokenizers import Tokenizer, load_tokenizer
 from trainer.tokens import BYTES_DTYPE, ENDS_DTYPE, LABELS, SCORES_DTYPE, SPLITS, TOKENIZER, token_dtype
@@ -28,7 +29,6 @@ def encode_all(
     places: dict[str, np.ndarray],
     entry: dict[str, Any],
     workers: Workers,
-    tell: Tell,
     scorer: str | None = None,
 ) -> None:
     """Encode the texts at `places` with the tokenizer in `work` into part files, those still missing, and
@@ -42,8 +42,8 @@ def encode_all(
             else:
                 tasks.append((work, split, number, begin, end, entry, scorer))
     total = sum(int(places[split]["size"].sum()) for split in SPLITS)
-    tell(f"encoding {total / 1e6:.1f} MB" + (f", {done / 1e6:.1f} MB already are" if done else ""))
-    workers.run(encode_part, tasks, Progress("encoding", total, done, tell))
+    stage("encoding", TOKENIZED, 1.0)
+    workers.run(encode_part, tasks, measured("encoding", total, done, "B"))
 
 
 def encode_part(

@@ -15,8 +15,9 @@ from typing import Any
 
 from scaling.errors import ScalingError
 
-Tell = Callable[[str], None]
-EVERY = 2.0  # seconds between two lines of progress
+# Shares of a build's time after which a stage is usually over; without a tokenizer to train they come early.
+CLEANED, COMPARED, TOKENIZED = 0.6, 0.65, 0.85
+Told = Callable[[float], None]
 Task = tuple[Any, ...]
 
 
@@ -26,11 +27,11 @@ class Workers:
     def __init__(self, count: int, pool: ProcessPoolExecutor | None) -> None:
         self._count, self._pool = count, pool
 
-    def run(self, function: Callable[..., int], tasks: Sequence[Task], progress: Progress) -> None:
-        """Call `function(*task)` for each task; it returns the bytes that it has dealt with."""
+    def run(self, function: Callable[..., int], tasks: Sequence[Task], told: Told) -> None:
+        """Call `function(*task)` for each task; `told` hears of the bytes that it says it has dealt with."""
         if self._pool is None:
             for task in tasks:
-                progress.add(function(*task))
+                told(function(*task))
             return
         waiting = iter(tasks)
         running: set[Future[int]] = set()
@@ -44,7 +45,7 @@ class Workers:
                     return
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
-                    progress.add(future.result())
+                    told(future.result())
         except BrokenProcessPool:
             raise ScalingError(
                 "a worker process was killed, most likely for want of memory; what was finished is kept: "
@@ -80,29 +81,3 @@ def _begin(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-class Progress:
-    """What is done, how far it is, and how long it will take: a line every two seconds at most."""
-
-    def __init__(self, what: str, total: int, done: int, tell: Tell, unit: str = "MB") -> None:
-        self._what, self._total, self._done, self._tell = what, total, done, tell
-        self._first, self._began = done, time.monotonic()
-        self._told = self._began
-
-    def add(self, size: int) -> None:
-        self._done += size
-        now = time.monotonic()
-        if now - self._told >= EVERY and self._done < self._total:
-            self._told = now
-            self._tell(self.line(now - self._began))
-
-    def line(self, seconds: float) -> str:
-        """`cleaning: 12.0 of 48.0 MB (25%), 3.0 MB/s, about 12 s left`"""
-        rate = (self._done - self._first) / max(seconds, 1e-9)
-        left = round((self._total - self._done) / rate) if rate > 0 else 0
-        time_left = f"{left} s" if left < 120 else f"{left // 60} min" if left < 7200 else f"{left // 3600} h"
-        return (
-            f"{self._what}: {self._done / 1e6:.1f} of {self._total / 1e6:.1f} MB "
-            f"({self._done / max(1, self._total):.0%}), {rate / 1e6:.2f} MB/s, about {time_left} left"
-        )
