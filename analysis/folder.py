@@ -9,12 +9,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from analysis.figures.inputs import Curve, Outcome
-from analysis.figures.memorization import KINDS
+from analysis.formats import (
+    Json,
+    read_any_fit,
+    read_memorization,
+    read_plan,
+    read_positions,
+    read_steering,
+    reader,
+)
 from scaling.errors import ScalingError
-from scaling.files import Kinds, check_fields, read_json, sha256_json
-from scaling.laws.fit import FORMAT, OTHER, Fit, load_fit
+from scaling.files import sha256_json
+from scaling.laws.fit import FORMAT, Fit
 from scaling.laws.isoflop import isoflop
-from scaling.planfiles import check_plan, read_results
+from scaling.planfiles import read_results
 from scaling.results import read_result
 from scaling.runs import Runs, read_runs
 from scaling.seal import check_seal
@@ -22,39 +30,6 @@ from scaling.tuning import Certificate, read_certificate
 from scaling.verify import score
 
 T = TypeVar("T")
-Json = Mapping[str, Any]
-
-# What the report cannot do without, per format; a file that lacks it is reported as damaged.
-NEEDED = {
-    "scaling/sweep": ("design", "recipe", "data"),
-    "scaling/isoflop": ("bands", "n_law", "d_law"),
-    "scaling/plan": ("inputs", "convention", "optimum", "band", "shape", "tokens", "flops", "naive", "seal"),
-    "scaling/verify": (
-        "seal",
-        "prediction",
-        "allocation",
-        "naive",
-        "runs",
-        "neighbours",
-        "noise",
-        "sentence",
-    ),
-}
-
-SIDE: dict[str, Kinds] = {name: (list, type(None)) for name in ("a", "b", "n_opt", "d_opt")}
-# What the files that a folder may have beside need to be of, for the page not to fall over them.
-EXTRAS: dict[str, dict[str, Kinds]] = {
-    "scaling/backtest": {"cuts": list, "drift": dict, "plan": (dict, type(None)), "target": (int, float)},
-    "scaling/specification": {
-        "plans": list, "drivers": list, "reference.params": (int, float), "target": (int, float),
-    },
-    "scaling/memorization": {"runs": list},
-    FORMAT: {
-        "guards": (dict, type(None)),
-        **{f"guards.without.{k}": kind for k, kind in SIDE.items()},
-        **{f"guards.all.{k}": kind for k, kind in SIDE.items()},
-    },
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,6 +59,8 @@ class Evidence:
     backtest: Json | None = None  # backtest.json, by `scaling backtest --out`
     choices: Json | None = None  # choices.json, by `scaling choices --out`
     memorization: Json | None = None  # memorization.json, by `scaling memorization --out`
+    steering: Json | None = None  # control.json, by benchmarks/control.py --record
+    positions: Json | None = None  # positions.json, by `scaling eval --by-position --json`
 
     @property
     def name(self) -> str:
@@ -174,22 +151,22 @@ def read_folder(folder: str | Path) -> Evidence:
             return None
 
     sweep = get(
-        "sweep.json", _json("scaling/sweep"), "the recipe, the family of shapes and the design are not known"
+        "sweep.json", reader("scaling/sweep"), "the recipe, the family of shapes and the design are not known"
     )
     runs = get(
         "runs.csv", lambda path: read_runs(path, skip_bad=True),
         "no run can be shown; `scaling sweep` writes it",
     )  # fmt: skip
-    any_fit = get("fit.json", _any_fit, "no law is fitted; `scaling fit` writes it")
+    any_fit = get("fit.json", read_any_fit, "no law is fitted; `scaling fit` writes it")
     fit, surface = (any_fit, None) if isinstance(any_fit, Fit) else (None, any_fit)
     bands = _bands(folder, runs, fit, problems, derived)
-    plan = get("plan.json", _plan, "nothing is planned; `scaling plan` writes it")
+    plan = get("plan.json", read_plan, "nothing is planned; `scaling plan` writes it")
     launched = _results(folder / "launch", problems)
     if plan is not None and not launched:
         missing.append("launch/ holds no finished run: the plan is untested; `scaling launch` trains it.")
     verdict = _verdict(folder, plan, bool(launched), missing, problems, derived)
     manifest = get(
-        "data/manifest.json", _json("scaling/tokens"), "the data card says only what the sweep says"
+        "data/manifest.json", reader("scaling/tokens"), "the data card says only what the sweep says"
     )
     cells = _results(folder / "cells", problems)
 
@@ -197,64 +174,21 @@ def read_folder(folder: str | Path) -> Evidence:
         """What a report can use and nobody misses; a damaged one is a problem all the same."""
         return get(name, read, "") if (folder / name).exists() else None
 
-    fitted = extra("fit.json", _json(FORMAT)) if any_fit is not None else None
+    fitted = extra("fit.json", reader(FORMAT)) if any_fit is not None else None
     tuning = extra("certificate.json", lambda path: read_certificate(path.parent))
-    backtest = extra("backtest.json", _json("scaling/backtest"))
-    choices = extra("choices.json", _json("scaling/specification"))
-    memorization = extra("memorization.json", _memorization)
+    backtest = extra("backtest.json", reader("scaling/backtest"))
+    choices = extra("choices.json", reader("scaling/specification"))
+    memorization = extra("memorization.json", read_memorization)
+    steering = extra("control.json", read_steering)
+    positions = extra("positions.json", read_positions)
     if runs is not None and not cells:
         missing.append("cells/ holds no result: training curves cannot be drawn.")
     said = tuple(problem.replace(f"{folder}/", "") for problem in problems)  # a report is passed on
     return Evidence(
         folder, sweep, runs, fit, bands, plan, launched, cells, verdict, manifest,
         tuple(missing), said, tuple(derived), surface, (fitted or {}).get("guards"),
-        tuning, backtest, choices, memorization,
+        tuning, backtest, choices, memorization, steering, positions,
     )  # fmt: skip
-
-
-def _json(format_name: str) -> Callable[[Path], Json]:
-    def read(path: Path) -> Json:
-        value = read_json(path, expect=format_name)
-        for field in NEEDED.get(format_name, ()):
-            if field not in value:
-                raise ScalingError(f"{path}: field {field!r} is missing.")
-        check_fields(value, EXTRAS.get(format_name, {}), str(path))
-        return value
-
-    return read
-
-
-def _memorization(path: Path) -> Json:
-    value = _json("scaling/memorization")(path)
-    kinds: dict[str, Kinds] = dict.fromkeys(("repetitions", "rate", "rate_lo", "rate_hi"), (int, float))
-    for run in value["runs"]:
-        check_fields(run, {"params": int, "groups": list}, f"{path}, field 'runs'")
-        for group in run["groups"]:
-            check_fields(group, {**kinds, "kind": str}, f"{path}, field 'groups'")
-    if not any(group["kind"] in KINDS for run in value["runs"] for group in run["groups"]):
-        raise ScalingError(f"{path}: it tells of no canary; `scaling memorization RUN --out` writes it.")
-    return value
-
-
-def _any_fit(path: Path) -> Fit | Json:
-    """A fit of the p-norm family, or what the file says of another one; no law's own file is executed."""
-    value = read_json(path, expect=FORMAT)
-    law = value.get("law")
-    if not (isinstance(law, Mapping) and law.get("family") in OTHER):
-        return load_fit(path)
-    kinds: dict[str, Kinds] = {
-        **dict.fromkeys(("settings", "intervals", "certificate", "data", "forward"), dict), "notes": list,
-        "noise": (int, float), "settings.family": str, "data.rows": int,
-    }  # fmt: skip
-    check_fields(value, kinds, str(path))
-    return value
-
-
-def _plan(path: Path) -> Json:
-    """A plan as it stands: the report says whether its seal holds."""
-    plan = _json("scaling/plan")(path)
-    check_plan(plan, str(path))
-    return plan
 
 
 def _bands(
@@ -264,7 +198,7 @@ def _bands(
     path = folder / "isoflop.json"
     try:
         if path.exists():
-            return _json("scaling/isoflop")(path)
+            return reader("scaling/isoflop")(path)
         if runs is None:
             return None
         bands = isoflop(runs, count=fit.count if fit else "total").to_dict()
@@ -297,7 +231,7 @@ def _verdict(
     path = folder / "verify.json"
     try:
         if path.exists():
-            return _json("scaling/verify")(path)
+            return reader("scaling/verify")(path)
         if plan is None or not launched:
             if plan is not None:
                 missing.append(

@@ -55,8 +55,22 @@ def join(parts: Iterable[Any], between: str = "") -> Html:
     return Html(between.join(escape(part) for part in parts))
 
 
+def prose(text: Any) -> Html:
+    """A sentence of a file or of this program: what stands in `backquotes` is code.
+
+    >>> prose("`scaling fit` writes <it>.")
+    '<code>scaling fit</code> writes &lt;it&gt;.'
+    """
+    if isinstance(text, Html):
+        return text
+    parts = str(text).split("`")
+    if len(parts) % 2 == 0:  # a backquote that nothing closes is only a character
+        return escape(text)
+    return join(fill("<code>{}</code>", part) if i % 2 else part for i, part in enumerate(parts))
+
+
 def items(sentences: Iterable[Any], kind: str = "") -> Html:
-    rows = [fill("<li>{}</li>\n", sentence) for sentence in sentences]
+    rows = [fill("<li>{}</li>\n", prose(sentence)) for sentence in sentences]
     return fill('<ul class="{}">\n{}</ul>\n', kind, rows) if rows else EMPTY
 
 

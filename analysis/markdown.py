@@ -34,16 +34,16 @@ class _Reader(html.parser.HTMLParser):
         self.blocks: list[str] = []
         self.text = ""
         self.skipping = 0
-        self.code = False
+        self.code = self.inline = False
         self.rows: list[list[str]] | None = None
         self.plate = ""
         self.link: str | None = None
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if self.skipping or tag in SKIPPED:
+        known = dict(attrs)
+        if self.skipping or tag in SKIPPED or known.get("class") == "skip":
             self.skipping += tag not in VOID
             return
-        known = dict(attrs)
         if tag in ("h1", "h2", "h3"):
             self._end("#" * int(tag[1]) + " ")
         elif tag in ("p", "figcaption", "summary", "dl", "ul", "section", "details"):
@@ -69,6 +69,9 @@ class _Reader(html.parser.HTMLParser):
             self.blocks.append(f"![{self.plate}](figures/{self.plate}.png)")
         elif tag in ("b", "strong"):
             self.text += "**"
+        elif tag == "code":
+            self.text += "`"
+            self.inline = True
         elif tag == "sup":
             self.text += "^"
         elif tag == "sub":
@@ -86,6 +89,9 @@ class _Reader(html.parser.HTMLParser):
             return
         if tag in ("b", "strong"):
             self.text += "**"
+        elif tag == "code":
+            self.text += "`"
+            self.inline = False
         elif tag in ("td", "th"):
             if self.rows:
                 self.rows[-1].append(" ".join(self.text.split()))
@@ -109,6 +115,8 @@ class _Reader(html.parser.HTMLParser):
             return
         if self.code:
             self.text += data.replace("```", "'''")
+        elif self.inline:  # nothing within can end it, or the cell of a table that it stands in
+            self.text += re.sub(r"[`|\s]+", " ", data)
         else:
             self.text += _SPECIAL.sub(r"\\\1", re.sub(r"\s+", " ", data))
 

@@ -26,7 +26,7 @@ from analysis.sections.guards import guards
 from analysis.sections.method import conventions, method
 from analysis.sections.recipes import recipes
 from analysis.sections.words import format_flops, plural
-from analysis.style import to_pdf, to_png, to_svg
+from analysis.style import WIDTH, to_pdf, to_png, to_svg
 from analysis.svg import colour_rules, inline
 from scaling import __version__
 from scaling.files import write_atomic
@@ -56,6 +56,7 @@ class Drawing:
     plate: Plate
     markup: Html
     layers: tuple[Layer, ...]
+    wide: bool  # too many panels side by side to be read at the width of a phone
 
 
 def write_report(folder: str | Path, against: Sequence[str | Path] = ()) -> Path:
@@ -111,15 +112,18 @@ def write_figures(evidence: Evidence, compared: Comparison | None = None) -> lis
         write_atomic(place / f"{plate.name}.svg", svg)
         write_atomic(place / f"{plate.name}.pdf", to_pdf(figure))
         write_atomic(place / f"{plate.name}.png", to_png(figure))
-        drawings.append(Drawing(plate, inline(svg, f"f{number}", plate.title, measures(figure)), layers))
+        markup = inline(svg, f"f{number}", plate.title, measures(figure))
+        drawings.append(Drawing(plate, markup, layers, figure.get_figwidth() > WIDTH))
     return drawings
 
 
 def page(evidence: Evidence, drawings: Sequence[Drawing], compared: Comparison | None = None) -> Html:
-    figures = [figure_element(i, d.plate, d.markup, d.layers) for i, d in enumerate(drawings, start=1)]
+    figures = [
+        figure_element(i, d.plate, d.markup, d.layers, d.wide) for i, d in enumerate(drawings, start=1)
+    ]
     drawn = join(figures) if figures else Html("<p>There is nothing to draw yet.</p>\n")
-    sections = [
-        ("decision", "Decision", decision(evidence)),
+    every = [
+        ("decision", "Decision", decision(evidence, compared)),
         *([] if compared is None else [("recipes", "Recipes compared", recipes(compared))]),
         ("evidence", "Evidence", drawn),
         ("method", "Method", method(evidence)),
@@ -131,6 +135,7 @@ def page(evidence: Evidence, drawings: Sequence[Drawing], compared: Comparison |
         ("checklist", "Reproducibility checklist", checklist(evidence)),
         ("provenance", "Provenance", provenance(evidence)),
     ]
+    sections = [part for part in every if part[2]]  # what the folder tells nothing about is no heading
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return fill(
         (TEMPLATES / "page.html").read_text(encoding="utf-8"),
@@ -153,9 +158,8 @@ def _byline(evidence: Evidence) -> str:
     if source:
         said.append(f"data {source}")
     if evidence.runs is not None:
-        said.append(
-            f"{plural(len(evidence.runs), 'run')} of {format_flops(float(evidence.runs.flops.sum()))} FLOPs"
-        )
+        spent = format_flops(float(evidence.runs.flops.sum()))
+        said.append(f"{plural(len(evidence.runs), 'run')}, {spent} FLOPs in all")
     if evidence.launched:
         said.append(f"{plural(len(evidence.launched), 'launched run')}")
     return " · ".join(said)

@@ -226,7 +226,7 @@ NARROW = 0.35  # decades: over less, steps of equal difference read better than 
 
 
 def log_axis(ax: Axes, which: str, kind: str) -> None:
-    """Log scale with readable ticks: `kind` is count (10k, 1M), flops (10^12) or loss (1.5, 2).
+    """Log scale with readable ticks: `kind` is count (10k, 1M), flops (10^12), ratio or loss (1.5, 2).
 
     Call it when the limits are final: labels follow the number of decades shown.
     """
@@ -243,6 +243,7 @@ def log_axis(ax: Axes, which: str, kind: str) -> None:
     text: Callable[[float, int], str] = {
         "count": lambda v, _: short_count(v),
         "flops": lambda v, _: short_flops(v),
+        "ratio": lambda v, _: f"{v:g}",
         "loss": lambda v, _: f"{v:.1f}" if abs(v * 10 - round(v * 10)) < 1e-6 else f"{v:.2f}",
     }[kind]
     if decades < NARROW and not wide:

@@ -127,10 +127,10 @@ def main() -> None:
             )
             print(f"{when:8} {name:36} " + "   ".join(cells))
     if options.figure is not None:
-        from analysis.figures.context import loss_by_position
+        from analysis.figures.context import context_extended
         from analysis.style import write_figure
 
-        write_figure(loss_by_position(record), options.figure)
+        write_figure(context_extended(record), options.figure)
 
 
 if __name__ == "__main__":

@@ -192,7 +192,7 @@ def main() -> None:
     if chosen.record:
         write_json(chosen.record, record)
     if chosen.figure:
-        write_figure(steering(record), chosen.figure)
+        write_figure(steering(record, "share of lines that are not indented"), chosen.figure)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ CONTRAST = """(() => {
 
 # What sticks out to the right of the window, unless a box around it scrolls.
 WIDE = """(() => [...document.body.querySelectorAll("*:not(svg *)")].filter((e) => {
-  if (e.closest(".scroll, pre") && !e.matches(".scroll, pre")) return false;
+  if (e.closest(".scroll, .wide, pre") && !e.matches(".scroll, .wide, pre")) return false;
   if (e.matches(".skip")) return false;
   return e.getBoundingClientRect().right > innerWidth + 1;
 }).map((e) => e.tagName + " " + e.className + " " + e.textContent.slice(0, 40)))()"""

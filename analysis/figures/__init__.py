@@ -11,6 +11,7 @@ from analysis.figures.backtest import backtest_drift
 from analysis.figures.choices import specification_curve
 from analysis.figures.clouds import bootstrap_clouds
 from analysis.figures.confirmation import confirmation
+from analysis.figures.context import context_extended, loss_by_position
 from analysis.figures.gain import effective_compute
 from analysis.figures.isoflop import isoflop_curves
 from analysis.figures.laws import laws_compared
@@ -21,6 +22,7 @@ from analysis.figures.prediction import loss_frontier, predicted_against_actual
 from analysis.figures.ratio import tokens_per_parameter
 from analysis.figures.residuals import residuals
 from analysis.figures.shift import optimum_shift
+from analysis.figures.steering import steering
 from analysis.figures.training import training_curves
 from analysis.figures.transfer import rate_transfer
 from analysis.figures.tuning import tuning_sensitivity
@@ -29,10 +31,12 @@ __all__ = [
     "backtest_drift",
     "bootstrap_clouds",
     "confirmation",
+    "context_extended",
     "effective_compute",
     "extraction",
     "isoflop_curves",
     "laws_compared",
+    "loss_by_position",
     "loss_frontier",
     "optimum_against_compute",
     "optimum_shift",
@@ -43,6 +47,7 @@ __all__ = [
     "rate_transfer",
     "residuals",
     "specification_curve",
+    "steering",
     "surface_contours",
     "tokens_per_parameter",
     "training_curves",

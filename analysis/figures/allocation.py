@@ -29,6 +29,7 @@ from analysis.style import (
     INK,
     LAW,
     MUTED,
+    PAPER,
     PLAN,
     RUNS,
     literal,
@@ -141,7 +142,8 @@ def surface_contours(fit: FittedLaw, runs: Any, plan: Any = None) -> Figure:
     log_axis(ax, "y", "count")
     ax.grid(False)
     spots = _label_spots(n_grid, d_grid, loss, levels)
-    ax.clabel(lines, fmt=lambda v: f"{v:.2f}", fontsize=7, inline_spacing=3, manual=spots)
+    for label in ax.clabel(lines, fmt=lambda v: f"{v:.2f}", fontsize=7, inline_spacing=3, manual=spots):
+        label.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 0.8})  # over lines of equal compute
     ax.set_xlabel(size_label(count_of(fit)))
     ax.set_ylabel("Tokens D")
     figure.legend(handles=keys, loc="outside lower center", ncols=3)

@@ -25,6 +25,22 @@ NAMES = {"linear": "linear interpolation", "ntk": "NTK-aware base", "yarn": "YaR
 
 @styled
 def loss_by_position(result: Mapping[str, Any]) -> Figure:
+    """Bits per byte of one model against the number of tokens before, with 95% intervals over texts.
+
+    `result` is what `scaling eval --by-position --json` prints; a dotted line marks the length trained on.
+    """
+    figure = plate(height=3.4)
+    ax = figure.subplots()
+    buckets = [{**bucket, "half": 1.96 * (bucket["bits_per_byte_se"] or 0.0)} for bucket in result["buckets"]]
+    _curve(ax, buckets, {"color": INK})
+    _trained(ax, result["trained"])
+    _axis(ax, result["context"])
+    ax.set_ylabel("bits per byte")
+    return figure
+
+
+@styled
+def context_extended(result: Mapping[str, Any]) -> Figure:
     """Bits per byte against the number of tokens before, of `benchmarks/context.py`'s result, with each way
     of stretching positions: left before and right after the further training, with 95% intervals."""
     figure = plate(width=7.0, height=3.5)
@@ -34,17 +50,12 @@ def loss_by_position(result: Mapping[str, Any]) -> Figure:
         for name, curve in result[when].items():
             names[name] = None
             _curve(ax, curve["buckets"], style_of(name))
-        ax.axvline(result["trained"], color=MUTED, linewidth=0.8, linestyle=DOTTED, zorder=1)
+        _trained(ax, result["trained"], named=ax is left)
         _axis(ax, result["context"])
     further = f"{result['further']:,.0f}"
     left.set_title(f"Trained on {result['trained']} tokens only")
     right.set_title(f"After {further} tokens on {result['context']}")
     left.set_ylabel("bits per byte")
-    top = left.get_ylim()[1]
-    left.annotate(
-        "trained length", (result["trained"], top), xytext=(-3, -2), textcoords="offset points",
-        ha="right", va="top", fontsize=7.5, color=MUTED,
-    )  # fmt: skip
     keys: list[Any] = [line_key(literal(NAMES.get(name, name)), **_key(style_of(name))) for name in names]
     figure.legend(
         handles=[*keys, shade_key(f"95% over {result['interval']}", INK)], loc="outside lower center", ncols=3
@@ -72,6 +83,15 @@ def _curve(ax: Axes, buckets: Any, style: Mapping[str, Any]) -> None:
     half = np.array([bucket["half"] or 0.0 for bucket in buckets])
     shade(ax, x, y - half, y + half, style["color"])
     ax.plot(x, y, zorder=3, marker="o", markersize=2.4, **style)
+
+
+def _trained(ax: Axes, length: int, named: bool = True) -> None:
+    ax.axvline(length, color=MUTED, linewidth=0.8, linestyle=DOTTED, zorder=1)
+    if named:
+        ax.annotate(
+            "trained length", (length, 1), xycoords=("data", "axes fraction"), xytext=(-3, -2),
+            textcoords="offset points", ha="right", va="top", fontsize=7.5, color=MUTED,
+        )  # fmt: skip
 
 
 def _axis(ax: Axes, context: int) -> None:

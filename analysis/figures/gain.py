@@ -14,6 +14,7 @@ from analysis.style import (
     BLUE,
     INK,
     MUTED,
+    PAPER,
     VERMILLION,
     literal,
     log_axis,
@@ -25,12 +26,14 @@ from analysis.style import (
 from scaling.laws.surface import PNormLaw
 
 COLOURS = {"A": VERMILLION, "B": BLUE}
+FAR = 5.0  # multipliers further apart than this stand on an axis of logarithms
 
 
 @styled
 def effective_compute(gain: Any, a: Any, b: Any, names: tuple[str, str] = ("A", "B")) -> Figure:
     """Left: the runs of both recipes and the frontiers of the shared law; the arrow is the multiplier.
-    Right: the multiplier with its 90% interval against compute, and what two separate laws say of it.
+    Right: the multiplier with its 90% interval against compute, and what two separate laws say of it; 1 is
+    no difference.
 
     `gain` is a Gain or the content of its file; `a`, `b` are the two run tables.
     """
@@ -39,7 +42,7 @@ def effective_compute(gain: Any, a: Any, b: Any, names: tuple[str, str] = ("A", 
     figure = plate(width=7.0, height=3.6)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _frontiers(left, value, a, b)
-    _multiplier(right, value)
+    _multiplier(right, value, labels)
     figure.legend(
         handles=[
             line_key(f"frontier of {labels[0]}, shared law", COLOURS["A"]),
@@ -72,14 +75,16 @@ def _frontiers(ax: Axes, value: Any, a: Any, b: Any) -> None:
         curves[name] = law.loss(*law.optimum(worth * flops))
         ax.plot(flops, curves[name], color=COLOURS[name], zorder=2)
     middle = float(np.exp(np.log(flops[[0, -1]]).mean()))
-    level = float(law.loss(*law.optimum(times * middle)))
+    start, end = middle / times**0.5, middle * times**0.5  # B and A at one loss, the arrow amid the figure
+    level = float(law.loss(*law.optimum(end)))
     ax.annotate(
-        "", (middle * times, level), (middle, level),
+        "", (end, level), (start, level),
         arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0}, zorder=5,
     )  # fmt: skip
     ax.annotate(
-        f"{times:.2f}x the compute", (middle, level), (-4, -16), textcoords="offset points", ha="right",
-        fontsize=8, fontweight="bold",
+        f"{times:.2f}× the compute", (middle, level), (0, 7), textcoords="offset points", ha="center",
+        fontsize=8, fontweight="bold", zorder=6,
+        bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.85, "pad": 1.0},
     )  # fmt: skip
     ax.set_xlim(flops[0], flops[-1])
     top = min(max(seen), 1.25 * float(max(c.max() for c in curves.values())))
@@ -91,7 +96,7 @@ def _frontiers(ax: Axes, value: Any, a: Any, b: Any) -> None:
     ax.set_title("The same loss, at another price")
 
 
-def _multiplier(ax: Axes, value: Any) -> None:
+def _multiplier(ax: Axes, value: Any, names: tuple[str, ...]) -> None:
     low, middle, high = value["multiplier_lo"], value["multiplier"], value["multiplier_hi"]
     apart = value["separate"]
     ends = [c for c, _ in apart] or [1.0, 10.0]
@@ -102,8 +107,13 @@ def _multiplier(ax: Axes, value: Any) -> None:
     if apart:
         mark(ax, [c for c, _ in apart], [m for _, m in apart], "D", INK)
     ax.set_xlim(flops[0], flops[-1])
-    ax.set_ylim(pad([1.0, low, high, *(m for _, m in apart)], 0.12))
+    seen = [1.0, low, high, *(m for _, m in apart)]
+    if max(seen) > FAR * min(seen):
+        log_axis(ax, "y", "ratio")
+        ax.set_ylim(pad_log(seen, 0.12))
+    else:
+        ax.set_ylim(pad(seen, 0.12))
     log_axis(ax, "x", "flops")
-    ax.set_xlabel("Compute of B (FLOPs)")
-    ax.set_ylabel("Compute multiplier of B")
-    ax.set_title(f"{middle:.2f}x ({low:.2f} to {high:.2f})")
+    ax.set_xlabel(f"Compute of {names[1]} (FLOPs)")
+    ax.set_ylabel(f"Worth, in compute of {names[0]}")
+    ax.set_title(f"Worth {middle:.2f}× ({low:.2f} to {high:.2f})")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from analysis.figures.parts import DASHED, mark, shade
-from analysis.style import INK, LAW, MUTED, PLAN, literal, log_axis, plate, styled
+from analysis.style import INK, LAW, MUTED, PLAN, literal, log_axis, pad_log, plate, styled
 from scaling.quantities import format_bytes, format_duration, format_money
 
 SMALL = 0.005  # terms below this share of the whole are not drawn
@@ -30,7 +30,8 @@ def plan_page(plan: Mapping[str, Any]) -> Figure:
         figure = plate(height=3.2)
         _leaving(figure.subplots(), plan)
         return figure
-    figure = plate(width=7.4, height=5.8)
+    figure = plate(width=7.4, height=6.2)
+    figure.set_layout_engine("constrained", hspace=0.1)  # titles stand off the labels above them
     (leaving, chips), (memory, step) = figure.subplots(2, 2)
     _leaving(leaving, plan)
     _chips(chips, plan)
@@ -53,7 +54,7 @@ def _leaving(ax: Axes, plan: Mapping[str, Any]) -> None:
     log_axis(ax, "x", "count")
     ax.set_xlabel("parameters")
     ax.set_ylabel("compute wasted")
-    ax.set_title(f"Leaving the optimum: within {band['waste']:.0%} in the shade")
+    ax.set_title(f"Another size: within {band['waste']:.0%} in the shade")
 
 
 def _chips(ax: Axes, plan: Mapping[str, Any]) -> None:
@@ -64,14 +65,15 @@ def _chips(ax: Axes, plan: Mapping[str, Any]) -> None:
     ax.plot(chips, found["seconds"] / unit, color=LAW, marker="o", markersize=3.5, zorder=3)
     mark(ax, plan["time"]["chips"], plan["time"]["seconds"] / unit, "D", PLAN)
     ax.set_ylim(float(found["seconds_lo"].min() / unit) / 1.6, float(found["seconds_hi"].max() / unit) * 2.2)
+    ax.set_xlim(pad_log(chips, 0.12))
     log_axis(ax, "x", "count")
     log_axis(ax, "y", "count")
     for count, seconds, cost in zip(chips, found["seconds_hi"], found["cost_usd"], strict=True):
         if np.isfinite(cost):
             text = literal(format_money(cost, 2))
             ax.annotate(
-                text, (count, seconds / unit), (0, 4), textcoords="offset points",
-                ha="center", fontsize=6.8, color=MUTED,
+                text, (count, seconds / unit), (2, 3), textcoords="offset points",
+                ha="left", fontsize=6.8, color=MUTED,
             )  # fmt: skip
     ax.set_xlabel(f"chips ({literal(plan['time']['title'], 24)})")
     ax.set_ylabel(name)

@@ -116,6 +116,8 @@ def draw_frontier(
         seen.extend([*low, *high])
         keys += [line_key("fitted law at its optimum", LAW), shade_key("90% interval for one new run", LAW)]
     if len(lowest):
+        if fit is None:  # a line to follow by eye, where no law draws one
+            ax.plot(c_band, lowest, color=BANDS, linewidth=0.9, linestyle=DOTTED, zorder=2)
         mark(ax, c_band, lowest, "D", BANDS)
         keys.append(mark_key("IsoFLOP minima", "D", BANDS))
     if target and prediction.get("loss"):

@@ -46,15 +46,15 @@ def data_card(evidence: Evidence) -> Html:
         if isinstance(found, Mapping) and {"documents", "bytes"} <= set(found)
     ]
     if not any(value for _, value in rows):
-        return Html("<p>Nothing is known about the data.</p>\n")
+        return EMPTY
     said = items([*([notes] if isinstance(notes, str) else notes), *excluded])
     return join([facts(rows), said, built(manifest.get("card"))])
 
 
 def _tokenizer(tokenizer: Mapping[str, Any], used: Mapping[str, Any]) -> str | None:
     vocab = tokenizer.get("vocab_size") or used.get("vocab")
-    kind = tokenizer.get("kind", "unknown kind")
-    return None if vocab is None else f"{kind}, {vocab:,} symbols"
+    kind = tokenizer.get("kind")
+    return None if vocab is None else ", ".join(filter(None, (kind, f"{vocab:,} symbols")))
 
 
 def _nats(value: float | None) -> str | None:
@@ -73,6 +73,8 @@ def recipe(evidence: Evidence) -> Html:
         parts.append(fill("<h3>Family of shapes</h3>\n{}", facts(_plain(family), "dense")))
     if plan.get("shape"):
         parts.append(fill("<h3>The planned shape</h3>\n{}", facts(_plain(plan["shape"]), "dense")))
+    if not parts and evidence.runs is None:
+        return EMPTY
     return join(parts) if parts else Html("<p>No recipe is known: the runs came from elsewhere.</p>\n")
 
 
@@ -117,7 +119,7 @@ def run_table(evidence: Evidence) -> Html:
         columns = ("run", *(title for _, title, _ in shown), *(["flags"] if flags else []))
         content = join([table(columns, rows[:SHOWN], words=(0, len(shown) + 1)), _download(evidence)])
         parts.append(details(f"The {len(rows):,} runs of the sweep", content))
-    return join(parts) if parts else Html("<p>There is no run table.</p>\n")
+    return join(parts) if parts else EMPTY
 
 
 def _cell(value: Any, show: Any) -> str | None:
@@ -172,6 +174,12 @@ def safe_csv(frame: pd.DataFrame) -> str:
     return str(shown.map(guard).to_csv(index=False))
 
 
+def _plan_command(plan: Mapping[str, Any]) -> str:
+    asked = plan["inputs"]
+    law = "--sweep DIR" if asked.get("law") is None else f"--law {asked['law']}"
+    return f"scaling plan {law} --flops {asked['flops']:g} --out DIR/plan.json"
+
+
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
@@ -224,8 +232,8 @@ def _commands(evidence: Evidence) -> Html:
     """The verbs that lead to this folder; the folder is named DIR, since it may lie anywhere."""
     plan = evidence.plan or {}
     lines = [
-        "scaling fit DIR/runs.csv --out DIR/fit.json",
-        f"scaling plan --sweep DIR --flops {plan['inputs']['flops']:g} --out DIR/plan.json" if plan else None,
+        None if evidence.runs is None else "scaling fit DIR/runs.csv --out DIR/fit.json",
+        _plan_command(plan) if plan else None,
         "scaling launch DIR/plan.json" if evidence.launched else None,
         "scaling verify DIR" if evidence.verdict else None,
         "scaling backtest DIR/runs.csv --out DIR/backtest.json" if evidence.backtest else None,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from analysis.folder import Evidence
 from analysis.html import Html, fill, join
 from analysis.sections.words import exponent, format_count, format_flops, format_percent, plural
+from scaling.laws.gain import Gain
 from scaling.tuning import Certificate
 
 FAR = 100.0  # published laws are drawn as a reference only, this far from their own runs
@@ -26,9 +28,27 @@ def isoflop(e: Evidence) -> Html:
     ]
     return fill(
         "One curve for each of {}: a parabola in ln N through the runs of that budget, its minimum a "
-        "diamond. {} of {} minima lie inside the sizes tried; they move to larger models as compute grows.{}",
-        plural(len(rows), "compute budget"), inside, len(rows), "".join(edge),
+        "diamond. {} of {} minima lie inside the sizes tried{}.{}",
+        plural(len(rows), "compute budget"), inside, len(rows), _movement(rows), "".join(edge),
     )  # fmt: skip
+
+
+def _movement(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Which way the minima move, where every one of them moves that way."""
+    best = [band["n_opt"] for band in sorted(rows, key=lambda band: band["budget"]) if band["interior"]]
+    if len(best) < 2 or any(a >= b for a, b in itertools.pairwise(best)):
+        return ""
+    return "; they move to larger models as compute grows"
+
+
+def optimum_title(e: Evidence) -> str:
+    """The growth of the best size in a few words: by the surface, or else by the bands."""
+    a = None
+    if e.fit is not None:
+        a = e.fit.exponents["prior_free"]["a"]
+    elif e.isoflop is not None:
+        a = (e.isoflop["n_law"] or {}).get("exponent")
+    return "The best size against compute" if a is None else f"The best size grows as compute to the {a:.2f}"
 
 
 def optimum(e: Evidence) -> Html:
@@ -54,7 +74,8 @@ def optimum(e: Evidence) -> Html:
 
 
 def frontier(e: Evidence) -> Html:
-    said = [Html("Loss of the best run at each compute, with the interval for one new run.")]
+    interval = "" if e.fit is None else ", with the 90% interval for one new run"
+    said = [Html(f"The lowest loss at each compute{interval}.")]
     if e.plan is not None and e.plan.get("prediction"):
         said.append(Html("The bar is the prediction as it was sealed before the run."))
     if e.planned_outcome is not None and e.verdict is not None:
@@ -137,6 +158,12 @@ def isoflop_tokens() -> Html:
     )
 
 
+def ratio_title(e: Evidence) -> str:
+    assert e.fit is not None
+    at = e.fit.c_max_6nd
+    return f"About {at / 6 / float(e.fit.n_opt(at)[0]) ** 2:.2g} tokens per parameter"
+
+
 def ratio(e: Evidence) -> Html:
     assert e.fit is not None
     at = e.fit.c_max_6nd
@@ -202,6 +229,33 @@ def memorization(value: Mapping[str, Any]) -> Html:
     )
 
 
+def steering_title(value: Mapping[str, Any]) -> str:
+    if value["times_interval"][0] > 1:
+        return f"The high token draws {value['times']:.1f} times what the low one does"
+    return "Control tokens are not seen to steer"
+
+
+def steering(value: Mapping[str, Any]) -> Html:
+    return fill(
+        "The attribute in {} texts drawn under control tokens, with 90% intervals: under the high token it "
+        "is {} times ({} to {}) what it is under the low one. Diamonds are the training documents of that "
+        "level, which is what a perfect model would draw.",
+        f"{value['texts']:,}", *(f"{v:.1f}" for v in (value["times"], *value["times_interval"])),
+    )  # fmt: skip
+
+
+def positions(value: Mapping[str, Any]) -> Html:
+    first, last = (value["buckets"][end]["bits_per_byte"] for end in (0, -1))
+    beyond = ""
+    if value["context"] > value["trained"]:
+        beyond = " Beyond the dotted line the model was never trained."
+    return fill(
+        "Loss by the number of tokens before the one predicted, over {}: {} bits per byte with the least "
+        "context, {} with the most. The shade holds 95% over texts.{}",
+        plural(value["documents"], "document"), f"{first:.3f}", f"{last:.3f}", beyond,
+    )  # fmt: skip
+
+
 def choices(value: Mapping[str, Any]) -> Html:
     drivers = value["drivers"]
     first = f" What moves it most: {drivers[0]['choice']}." if drivers else ""
@@ -212,9 +266,21 @@ def choices(value: Mapping[str, Any]) -> Html:
     )
 
 
+def gain_title(gain: Gain, base: str, other: str) -> str:
+    """Which recipe needs less compute, where the interval tells."""
+    if gain.multiplier_lo > 1:
+        return f"{other} does with less compute than {base}"
+    if gain.multiplier_hi < 1:
+        return f"{other} needs more compute than {base}"
+    return f"{other} and {base} are not told apart"
+
+
 def gain(base: str, other: str) -> Html:
-    text = "What {} must spend for the loss that {} reaches: the arrow left, its interval right."
-    return fill(text, base, other)
+    text = (
+        "Left, the arrow: from what {other} spends to what {base} spends for the same loss. Right, that "
+        "ratio with its 90% interval; diamonds: by two laws that share nothing; dotted: no difference."
+    )
+    return fill(text, base=base, other=other)
 
 
 def shift() -> Html:

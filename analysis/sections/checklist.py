@@ -16,6 +16,12 @@ from analysis.sections.words import COUNTS, FLOPS, format_count, format_flops, f
 from scaling import __version__
 
 NOT_RECORDED = "not recorded"
+OF_THE_FIT = (
+    "functional form", "what is fitted freely, and what is held", "exponents with intervals",
+    "held-out forecasts", "what counts as a parameter", "how FLOPs are counted",
+    "the exponent under other counts", "optimizer of the fit", "convergence", "intervals",
+    "objective of the fit", "weights of the rows", "scatter of single runs", "starts of the fit",
+)  # fmt: skip
 FORMS = {
     "pnorm": "L = E + [(A N^−α)^(1/g) + (B D^−β)^(1/g)]^g",
     "chinchilla": "L = E + A N^−α + B D^−β",
@@ -34,7 +40,13 @@ class Item:
 def checklist(evidence: Evidence) -> Html:
     found = list(questions(evidence))
     recorded = sum(item.answer is not None for item in found)
-    absent = Html(f'<b class="no">{NOT_RECORDED}</b>')
+    unfitted = evidence.fit is None and evidence.surface is None
+
+    def missing(item: Item) -> Html:
+        if unfitted and item.question in OF_THE_FIT:
+            return Html("no law is fitted")
+        return Html(f'<b class="no">{NOT_RECORDED}</b>')
+
     parts = [
         fill(
             "<p>{} of {} questions are answered by the files of this folder; nobody filled this in by hand. "
@@ -44,7 +56,7 @@ def checklist(evidence: Evidence) -> Html:
         )
     ]
     for topic in dict.fromkeys(item.topic for item in found):
-        rows = [(i.question, absent if i.answer is None else i.answer) for i in found if i.topic == topic]
+        rows = [(i.question, i.answer or missing(i)) for i in found if i.topic == topic]
         parts.append(fill("<h3>{}</h3>\n{}", topic.capitalize(), facts(rows)))
     return join(parts)
 
@@ -230,6 +242,12 @@ def _recipe(e: Evidence) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _fields(recipe: Mapping[str, Any], names: Iterable[str]) -> str | None:
-    said = [f"{name.replace('_', ' ')} {recipe[name]}" for name in names if recipe.get(name) is not None]
+    said = [
+        f"{name.replace('_', ' ')} {_plain(recipe[name])}" for name in names if recipe.get(name) is not None
+    ]
     return ", ".join(said) or None

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from analysis.against import Comparison
 from analysis.folder import Evidence
 from analysis.html import EMPTY, Html, details, facts, fill, items, join, table
+from analysis.sections.recipes import verdicts
 from analysis.sections.words import (
     LOSS_UNIT,
+    exponent,
     format_count,
     format_flops,
     format_percent,
@@ -23,9 +26,15 @@ from scaling.quantities import format_duration, format_money
 SMALL = 1e7  # below this many parameters a model says little about large ones
 
 
-def decision(evidence: Evidence) -> Html:
+def decision(evidence: Evidence, compared: Comparison | None = None) -> Html:
+    """What to train, what was promised and what came of it; which of several recipes, where they differ."""
     plan = evidence.plan
-    parts = [_lead(evidence), _verdict_line(evidence), EMPTY if plan is None else _figures(evidence, plan)]
+    parts = [
+        EMPTY if compared is None else verdicts(compared),
+        _unplanned(evidence, "lead" if compared is None else "") if plan is None else _lead(plan),
+        _verdict_line(evidence),
+        EMPTY if plan is None else _figures(evidence, plan),
+    ]
     if plan is not None:
         parts.append(_rivals(evidence, plan))
         parts.append(_beware(evidence, plan))
@@ -43,23 +52,54 @@ def absent(evidence: Evidence) -> Html:
     return fill('<aside class="box">\n{}</aside>\n', said) if said else EMPTY
 
 
-def _lead(evidence: Evidence) -> Html:
-    plan = evidence.plan
-    if plan is None:
-        runs = 0 if evidence.runs is None else len(evidence.runs)
-        what = "a fitted law" if evidence.fit else "no fitted law"
-        return fill(
-            '<p class="lead">No run is planned yet. The folder holds {} and {}.</p>\n',
-            plural(runs, "run"), what,
-        )  # fmt: skip
+def _unplanned(evidence: Evidence, kind: str) -> Html:
+    """What the runs say of the best size where they end, by the law or else by the bands alone."""
+    runs = 0 if evidence.runs is None else len(evidence.runs)
+    fitted = evidence.fit is not None or evidence.surface is not None
+    return fill(
+        '<p class="{}">No run is planned yet. The folder holds {} and {}.{}</p>\n',
+        kind, plural(runs, "run"), "a fitted law" if fitted else "no fitted law", _best_size(evidence),
+    )  # fmt: skip
+
+
+def _best_size(evidence: Evidence) -> Html:
+    """The optimum at the largest compute that was tried, and how it grows; empty where nothing tells."""
+    fit, bands = evidence.fit, evidence.isoflop
+    if fit is not None:
+        by, flops = "law", fit.c_max_6nd
+        params, tokens = (float(values[0]) for values in (fit.n_opt(flops), fit.d_opt(flops)))
+        growth = exponent(fit.exponents["prior_free"], "a")
+    elif bands is not None and any(band["interior"] for band in bands["bands"]):
+        by, flops = (
+            "line through the bands' minima",
+            max(b["budget"] for b in bands["bands"] if b["interior"]),
+        )
+        lines = bands["n_law"], bands["d_law"]
+        params, tokens = (line["coefficient"] * flops ** line["exponent"] for line in lines)
+        growth = exponent(bands["n_law"], "exponent")
+    else:
+        return EMPTY
+    return fill(
+        " By the {}, the best size at {} FLOPs is {} parameters on {} tokens, and grows with compute to the "
+        "power {}.",
+        by, format_flops(flops), format_count(params), format_count(tokens), growth,
+    )  # fmt: skip
+
+
+def _lead(plan: Mapping[str, Any]) -> Html:
+    published, law = plan["inputs"].get("law"), plan.get("law") or {}
+    by = EMPTY
+    if published is not None:
+        by = fill(" By a published law, not by runs of yours: {}.", law.get("title") or published)
     ratio = plan["tokens"] / plan["shape"]["params"]
     return fill(
         '<p class="lead">For a budget of <strong>{}</strong> FLOPs, train <strong>{}</strong> parameters on '
-        "<strong>{}</strong> tokens ({} tokens per parameter).</p>\n",
+        "<strong>{}</strong> tokens ({} tokens per parameter).{}</p>\n",
         format_flops(plan["inputs"]["flops"]),
         format_count(plan["shape"]["params"]),
         format_count(plan["tokens"]),
         f"{ratio:.3g}",
+        by,
     )
 
 
@@ -69,7 +109,9 @@ def _verdict_line(evidence: Evidence) -> Html:
         return EMPTY
     hits = items([fill("<b>Hit:</b> {}.", hit) for hit in verdict.get("hits", ())], "verdict hit")
     misses = items([fill("<b>Miss:</b> {}.", miss) for miss in verdict.get("misses", ())], "verdict miss")
-    return fill("{}{}<p>{}</p>\n", hits, misses, verdict["sentence"])
+    # The cards say the numbers; where nothing could be judged, the sentence says why.
+    said = EMPTY if hits or misses else fill("<p>{}</p>\n", verdict["sentence"])
+    return join([hits, misses, said])
 
 
 def _figures(evidence: Evidence, plan: Mapping[str, Any]) -> Html:
@@ -84,6 +126,10 @@ def _figures(evidence: Evidence, plan: Mapping[str, Any]) -> Html:
     if promised:
         note = f"{loss_interval(promised)}, sealed {format_percent(promised['level'], 0)} interval"
         rows.append((f"Predicted loss, {LOSS_UNIT}", _value(f"{promised['loss']:.3f}", note)))
+    elif best.get("loss") is not None:
+        rows.append(
+            (f"Loss by that law, {LOSS_UNIT}", _value(f"{best['loss']:.3f}", "on its own data and tokenizer"))
+        )
     if evidence.verdict is not None:
         rows.extend(_outcome(evidence.verdict))
     rows.append(
@@ -143,18 +189,22 @@ def _rivals(evidence: Evidence, plan: Mapping[str, Any]) -> Html:
         ]  # fmt: skip
 
     ours = row(
-        "this plan", plan["shape"]["params"], plan["tokens"], promised.get("loss"), scored.get("error"),
-        allocation.get("waste"),
+        "this plan", plan["shape"]["params"], plan["tokens"],
+        promised.get("loss", plan["optimum"].get("loss")), scored.get("error"), allocation.get("waste"),
     )  # fmt: skip
     rivals = verdict.get("naive") or plan["naive"]
     others = [
         row(r["name"], r["params"], r["tokens"], r["loss"], r.get("error"), r.get("waste")) for r in rivals
     ]
     columns = ("answer", "parameters", "tokens", "predicted loss", "error of the loss", "waste of the size")
-    caption = (
-        "The plan beside answers that need no fitted surface. Waste is measured by the confirmation runs."
+    rows = [ours, *others]
+    known = [i for i in range(len(columns)) if any(row[i] is not None for row in rows)]
+    measured = " Waste is measured by the confirmation runs." if allocation else ""
+    return table(
+        [columns[i] for i in known],
+        [[row[i] for i in known] for row in rows],
+        f"The plan beside answers that need no fitted surface.{measured}",
     )
-    return table(columns, [ours, *others], caption)
 
 
 def _beware(evidence: Evidence, plan: Mapping[str, Any]) -> Html:

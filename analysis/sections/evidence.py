@@ -35,16 +35,21 @@ def plates(evidence: Evidence, compared: Comparison | None = None) -> Iterator[P
         yield from _recipes(compared)
     if bands is not None:
         yield Plate(
-            "isoflop", "Loss against size", words.isoflop(e), partial(figures.isoflop_curves, bands, planned)
+            "isoflop",
+            "Each budget has its best size",
+            words.isoflop(e),
+            partial(figures.isoflop_curves, bands, planned),
         )
         draw = partial(figures.isoflop_curves, bands, planned, "tokens")
-        yield Plate("isoflop-tokens", "Loss against tokens", words.isoflop_tokens(), draw)
+        yield Plate(
+            "isoflop-tokens", "Each budget has its best number of tokens", words.isoflop_tokens(), draw
+        )
     if fit is not None or bands is not None:
         draw = partial(figures.optimum_against_compute, fit, bands, planned, published())
-        yield Plate("optimum", "The optimum against compute", words.optimum(e), draw)
+        yield Plate("optimum", words.optimum_title(e), words.optimum(e), draw)
     if fit is not None:
         draw = partial(figures.tokens_per_parameter, fit, bands, planned, runs)
-        yield Plate("ratio", "Tokens per parameter", words.ratio(e), draw)
+        yield Plate("ratio", words.ratio_title(e), words.ratio(e), draw)
     if fit is not None or bands is not None:
         draw = partial(figures.loss_frontier, fit, bands, planned, e.planned_outcome)
         yield Plate("frontier", "The loss that compute buys", words.frontier(e), draw)
@@ -54,7 +59,12 @@ def plates(evidence: Evidence, compared: Comparison | None = None) -> Iterator[P
     if e.outcomes:
         yield Plate("confirmation", "Was the size right?", words.confirmed(e), partial(_draw_confirmation, e))
     if plan is not None and (plan.get("figures") or {}).get("leaving_optimum"):
-        yield Plate("plan", "The plan from near", words.plan(plan), partial(figures.plan_page, plan))
+        yield Plate(
+            "plan",
+            "What the plan costs, and what other choices would",
+            words.plan(plan),
+            partial(figures.plan_page, plan),
+        )
     if fit is not None and runs is not None:
         yield Plate(
             "contours",
@@ -91,6 +101,12 @@ def _doubts(e: Evidence) -> Iterator[Plate]:
     if e.memorization is not None:
         draw = partial(figures.extraction, e.memorization["runs"])
         yield Plate("memorization", "What is learnt by heart", words.memorization(e.memorization), draw)
+    if e.steering is not None:
+        draw = partial(figures.steering, e.steering)
+        yield Plate("steering", words.steering_title(e.steering), words.steering(e.steering), draw)
+    if e.positions is not None:
+        draw = partial(figures.loss_by_position, e.positions)
+        yield Plate("positions", "What context is worth", words.positions(e.positions), draw)
 
 
 def _recipes(compared: Comparison) -> Iterator[Plate]:
@@ -98,25 +114,36 @@ def _recipes(compared: Comparison) -> Iterator[Plate]:
     for number, (gain, other) in enumerate(zip(compared.gains, compared.recipes[1:], strict=True), start=1):
         suffix = "" if len(compared.gains) == 1 else f"-{number}"
         draw = partial(figures.effective_compute, gain, base.runs, other.runs, (base.name, other.name))
-        yield Plate(f"gain{suffix}", "Effective compute", words.gain(base.name, other.name), draw)
+        yield Plate(
+            f"gain{suffix}",
+            words.gain_title(gain, base.name, other.name),
+            words.gain(base.name, other.name),
+            draw,
+        )
     draw = partial(
         figures.optimum_shift,
         {r.name: r.law for r in compared.recipes},
         {r.name: r.bands for r in compared.recipes},
         compared.flops,
     )
-    yield Plate("shift", "The optimum of each recipe", words.shift(), draw)
+    yield Plate("shift", "Where each recipe has its optimum", words.shift(), draw)
 
 
-def figure_element(number: int, plate: Plate, drawing: Html, layers: Sequence[Layer] = ()) -> Html:
-    """The figure on the page: drawing, switches of its layers, the reading of a point, and the caption."""
+def figure_element(
+    number: int, plate: Plate, drawing: Html, layers: Sequence[Layer] = (), wide: bool = False
+) -> Html:
+    """The figure on the page: drawing, switches of its layers, the reading of a point, and the caption.
+
+    A `wide` one moves sideways on a phone instead of shrinking until it cannot be read.
+    """
     return fill(
-        '<figure id="figure-{name}">\n<div class="plate">{drawing}</div>\n{switches}'
+        '<figure id="figure-{name}">\n<div class="plate{wide}">{drawing}</div>\n{switches}'
         '<p class="readout" role="status"></p>\n'
         "<figcaption><b>Figure {number}. {heading}</b> {caption} "
         '<span class="files"><a href="figures/{name}.svg">SVG</a> <a href="figures/{name}.pdf">PDF</a> '
         '<a href="figures/{name}.png">PNG</a></span></figcaption>\n</figure>\n',
-        name=plate.name, drawing=drawing, number=number, caption=plate.caption, switches=_switches(layers),
+        name=plate.name, wide=" wide" if wide else "", drawing=drawing,
+        number=number, caption=plate.caption, switches=_switches(layers),
         heading=plate.title if plate.title.endswith("?") else f"{plate.title}.",
     )  # fmt: skip
 

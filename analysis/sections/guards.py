@@ -15,6 +15,8 @@ KNOB_NAMES = {"lr": "learning rate", "batch": "batch", "decay": "weight decay"}
 
 
 def guards(evidence: Evidence) -> Html:
+    if evidence.runs is None and evidence.tuning is None:
+        return EMPTY
     return join([_flags(evidence), _with_and_without(evidence), _tuning(evidence.tuning)])
 
 
@@ -67,10 +69,10 @@ def _with_and_without(evidence: Evidence) -> Html:
         why = known.get("refused") or "no row is left out by a guard"
         return join([heading, fill("<p>There is one fit only: {}</p>\n", sentence(why))])
     rows = []
-    for name, side in (("all runs", known["all"]), ("without the flagged", known["without"])):
-        rows.append((name, side["rows"], *(_three(side[k]) for k in "ab"),
+    for name, side in (("all", known["all"]), ("not flagged", known["without"])):
+        rows.append((name, side["rows"], _three(side["a"]),
                      *(_three(side[k], format_count) for k in ("n_opt", "d_opt"))))  # fmt: skip
-    columns = ("fit", "runs", "a, data alone", "b", "best size", "best tokens")
+    columns = ("runs", "number", "a, data alone", "best size", "best tokens")
     caption = (
         f"At {format_flops(known['target_flops'])} FLOPs (6ND); left out: {', '.join(known['excluded'])}."
     )

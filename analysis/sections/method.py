@@ -18,8 +18,22 @@ def method(evidence: Evidence) -> Html:
     if evidence.surface is not None:
         return join([*parts, surface(evidence.surface)])
     if evidence.fit is None:
-        return join([*parts, Html("<p>No law is fitted.</p>\n")])
+        return join([*parts, _unfitted(evidence)])
     return join([*parts, _law(evidence), _exponents(evidence), _interval(evidence), _certificate(evidence)])
+
+
+def _unfitted(evidence: Evidence) -> Html:
+    law = (evidence.plan or {}).get("law") or {}
+    if not law.get("citation"):
+        return Html("<p>No law is fitted.</p>\n")
+    known = {
+        "law": law.get("title"), "published in": law["citation"], "data": law.get("data"),
+        "exponents": law.get("exponents"),
+        "compute of its runs": " to ".join(
+            format_flops(law[end]) for end in ("compute_min", "compute_max") if law.get(end)
+        ) or None,
+    }  # fmt: skip
+    return fill("<h3>The published law</h3>\n{}", facts(known))
 
 
 def _sweep(evidence: Evidence) -> Html:

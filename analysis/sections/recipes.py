@@ -5,51 +5,68 @@ from __future__ import annotations
 from typing import Any
 
 from analysis.against import Comparison, Recipe
-from analysis.html import Html, details, facts, fill, items, join, table
-from analysis.sections.words import exponent, format_count, format_flops, format_percent, plural
+from analysis.html import EMPTY, Html, details, facts, fill, items, join, table
+from analysis.sections.words import exponent, format_count, format_flops, sentence
+from scaling.laws.gain import Gain
 
 
 def recipes(compared: Comparison) -> Html:
     """The section of the page; the figures stand with the others."""
     base = compared.recipes[0]
-    parts = [_sentence(compared, i) for i in range(len(compared.gains))]
-    parts.append(_gains(compared))
-    parts.append(_optima(compared))
+    parts = [_gains(compared), _optima(compared)]
     for other, rows in zip(compared.recipes[1:], compared.differences, strict=True):
         parts.append(_differences(base, other, rows))
-    notes = [note for gain in compared.gains for note in gain.notes if note.startswith("the data object")]
     said = [
-        "The multiplier is what the first recipe must spend for the loss that the other reaches, by one law "
-        "with shared exponents; where the data object to sharing, it changes with compute.",
+        "One law is fitted to both recipes: they share its exponents and E, so that one is worth a fixed "
+        "multiple of the other's compute. Where the data object, the multiple changes with compute: two laws "
+        "that share nothing say how.",
         "Losses are comparable only on the same held-out text under the same tokenizer.",
-        *dict.fromkeys(notes),
-        *compared.problems,
+        *map(sentence, compared.problems),
     ]
     return join([*parts, items(said)])
 
 
-def _sentence(compared: Comparison, i: int) -> Html:
-    gain, shift, other = compared.gains[i], compared.shifts[i], compared.recipes[i + 1]
-    low, high = gain.multiplier_lo, gain.multiplier_hi
-    verdict = (
-        "gains compute"
-        if low > 1
-        else "loses compute"
-        if high < 1
-        else "neither gains nor loses, as far as these runs tell"
+def verdicts(compared: Comparison) -> Html:
+    """One sentence for each other recipe, that a team can decide from."""
+    return join(_verdict(compared, i) for i in range(len(compared.gains)))
+
+
+def _verdict(compared: Comparison, i: int) -> Html:
+    gain, shift = compared.gains[i], compared.shifts[i]
+    base, other = (
+        fill("<strong>{}</strong>", r.name) for r in (compared.recipes[0], compared.recipes[i + 1])
     )
+    low, high = gain.multiplier_lo, gain.multiplier_hi
+    if low > 1:
+        text = "{} reaches the loss of {} with {} of its compute ({} to {}): take {}."
+        worth = fill(text, other, base, *map(_times, _price(gain)), other)
+    elif high < 1:
+        text = "{} needs {} the compute of {} for the same loss ({} to {}): keep {}."
+        middle, least, most = map(_times, _price(gain))
+        worth = fill(text, other, middle, base, least, most, base)
+    else:
+        text = "{} and {} are not told apart: for the same loss it takes {} the compute ({} to {})."
+        worth = fill(text, other, base, *map(_times, _price(gain)))
+    varies = EMPTY
+    if gain.objects and gain.separate:
+        (c_low, m_low), (c_high, m_high) = gain.separate[0], gain.separate[-1]
+        text = " The price changes with compute: {} at {} FLOPs, {} at {}."
+        varies = fill(text, _times(1 / m_low), format_flops(c_low), _times(1 / m_high), format_flops(c_high))
     n, n_lo, n_hi = shift.params
-    moved = "moves up" if n_lo > 1 else "moves down" if n_hi < 1 else "is not seen to move"
-    return fill(
-        '<p class="lead"><strong>{}</strong> {}: worth {} the compute of {} at the same loss ({} to {}). The '
-        "best size at {} FLOPs {}: {} ({} to {}).</p>\n",
-        other.name, verdict, _times(gain.multiplier), compared.recipes[0].name, _times(low), _times(high),
-        format_flops(shift.flops), moved, _times(n), _times(n_lo), _times(n_hi),
-    )  # fmt: skip
+    moved = "is larger" if n_lo > 1 else "is smaller" if n_hi < 1 else "is not seen to differ"
+    text = "<p>At {} FLOPs its best size {}: {} ({} to {}) that of {}.{}</p>\n"
+    size = fill(text, format_flops(shift.flops), moved, _times(n), _times(n_lo), _times(n_hi),
+                compared.recipes[0].name, varies)  # fmt: skip
+    return fill('<p class="lead">{}</p>\n{}', worth, size)
+
+
+def _price(gain: Gain) -> tuple[float, float, float]:
+    """What the other recipe spends for the loss that the first one reaches, of the first one's compute."""
+    return 1 / gain.multiplier, 1 / gain.multiplier_hi, 1 / gain.multiplier_lo
 
 
 def _times(value: float) -> str:
-    return f"{value:.2f}×" if value < 100 else f"{value:.3g}×"
+    return f"{value:.2f}×" if value < 10 else f"{value:.3g}×"
 
 
 def _ends(values: Any) -> str:
@@ -64,18 +81,17 @@ def _gains(compared: Comparison) -> Html:
         apart = "; ".join(f"{_times(m)} at {format_flops(c)} FLOPs" for c, m in gain.separate)
         known = facts(
             {
-                "worth in compute": _ends((gain.multiplier, gain.multiplier_lo, gain.multiplier_hi)),
-                "share of the compute saved": format_percent(gain.saved, signed=True),
+                "compute for the same loss": _ends(_price(gain)),
+                "one FLOP is worth": _ends((gain.multiplier, gain.multiplier_lo, gain.multiplier_hi)),
+                "worth by two laws that share nothing": apart or f"{base} does not reach its losses",
+                "do the data object to shared exponents": "yes" if gain.objects else "no",
                 "best size at equal compute": _ends(shift.params),
                 "best tokens at equal compute": _ends(shift.tokens),
-                "worth with nothing shared": apart or f"{base} does not reach its losses",
-                "do the data object to sharing": "yes" if gain.objects else "no",
                 "budgets where its best run is the lower": f"{lower} of {shared}" if shared else None,
             }
         )
-        heading = fill("<h3>{} against {}</h3>\n", other.name, base)
-        parts.append(fill('{}{}<p class="caption">Intervals hold 90%.</p>\n', heading, known))
-    return join(parts)
+        parts.append(fill("<h3>{} over {}</h3>\n{}", other.name, base, known))
+    return join([*parts, Html('<p class="caption">Intervals hold 90%.</p>\n')])
 
 
 def _optima(compared: Comparison) -> Html:
@@ -88,13 +104,15 @@ def _optima(compared: Comparison) -> Html:
         alone = recipe.law.exponents["prior_free"]
         rows.append(
             (
-                recipe.name, plural(len(recipe.runs), "run"), exponent(alone, "a"), exponent(alone, "b"),
+                recipe.name, len(recipe.runs), exponent(alone, "a"),
                 f"{format_count(n)} ({format_count(n_lo)} to {format_count(n_hi)})", format_count(d),
                 f"{loss:.3f} ({lo:.3f} to {hi:.3f})",
             )
         )  # fmt: skip
-    columns = ("recipe", "runs", "a: N ∝ Cᵃ", "b: D ∝ Cᵇ", "best size", "best tokens", "loss of one new run")
-    return table(columns, rows, f"Each recipe by a law of its own, at {format_flops(flops)} FLOPs (6ND).")
+    columns = ("recipe", "runs", "a: N ∝ Cᵃ", "best size", "best tokens", "loss of one new run")
+    return table(
+        columns, rows, f"Each recipe by a law of its own, at {format_flops(flops)} FLOPs (6ND); b is 1 − a."
+    )
 
 
 def _differences(base: Recipe, other: Recipe, rows: Any) -> Html:
