@@ -12,10 +12,11 @@ import pytest
 
 from scaling.errors import ScalingError, UsageError
 from scaling.files import read_json, write_json
+from sweeps.engines import slots
 from sweeps.engines.base import Task, failures
 from sweeps.engines.local import choose, run_tasks
 from sweeps.engines.progress import Lines, Remaining
-from sweeps.engines.slots import Slot, available_slots, usable_cores
+from sweeps.engines.slots import Slot, available_slots, taken_slots, usable_cores
 from sweeps.locks import FolderLock, is_held
 
 RUNNER = "fake_runner:run_cell"
@@ -86,6 +87,19 @@ def test_a_home_that_cannot_be_written_costs_the_cache_and_nothing_else(tmp_path
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     (outcome,) = run(tasks(tmp_path, {})).values()
     assert outcome.state == "done"
+
+
+def test_sweeps_of_one_worker_each_take_different_cores_while_there_are_any(monkeypatch):
+    monkeypatch.setattr(slots, "usable_cores", lambda: (0, 1, 2))
+    monkeypatch.setattr(slots, "_gpus", list)
+    # Names of this test alone, whatever sweeps are running on the machine.
+    monkeypatch.setattr(slots, "Slot", lambda name, *more: Slot(f"test{os.getpid()}-{name}", *more))
+    with taken_slots(1) as first, taken_slots(1) as second:
+        assert first[0].core == 0 and second[0].core == (1 if sys.platform.startswith("linux") else 0)
+        with taken_slots() as every, taken_slots(2) as beyond:
+            assert sorted(slot.core for slot in every) == [0, 1, 2] and len(beyond) == 2
+    with taken_slots(2) as again:  # given back
+        assert [slot.core for slot in again] == [0, 1]
 
 
 def test_a_run_whose_worker_dies_is_retried_in_a_new_one(tmp_path):

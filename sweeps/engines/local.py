@@ -28,7 +28,7 @@ from typing import IO, Any
 from scaling.errors import ScalingError
 from sweeps.engines.base import ATTEMPTS, Outcome, Task, note_status
 from sweeps.engines.progress import Quiet
-from sweeps.engines.slots import Slot, available_slots, worker_environment
+from sweeps.engines.slots import Slot, available_slots, taken_slots, worker_environment
 from sweeps.worker import DEFAULT_PACK_RUNNER, DEFAULT_RUNNER
 
 BUSY_RETRY_S = 1.0
@@ -94,8 +94,8 @@ class LocalEngine:
         return len(available_slots(self.workers))
 
     def run(self, tasks: Sequence[Task], progress: Quiet) -> dict[str, Outcome]:
-        slots = available_slots(self.workers)
-        return run_tasks(tasks, slots, self.runner, progress, self.pack_on(slots), self.pack_runner)
+        with taken_slots(min(self.places, max(1, len(tasks)))) as slots:
+            return run_tasks(tasks, slots, self.runner, progress, self.pack_on(slots), self.pack_runner)
 
     def pack_on(self, slots: Sequence[Slot]) -> int:
         """Runs that a worker is given at a time: as asked for, else several on accelerators alone."""

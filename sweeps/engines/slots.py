@@ -7,7 +7,9 @@ import hashlib
 import importlib.util
 import os
 import platform
-from collections.abc import Mapping
+import socket
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +45,38 @@ def available_slots(workers: int | None = None) -> tuple[Slot, ...]:
         env = {"JAX_PLATFORMS": "cpu"}
         slots = tuple(Slot(f"core{core}", core, env) for core in usable_cores())
     return slots if workers is None else slots[:workers]
+
+
+@contextlib.contextmanager
+def taken_slots(workers: int | None = None) -> Iterator[tuple[Slot, ...]]:
+    """As `available_slots`, those first that no other sweep on this machine has taken; taken meanwhile.
+
+    Two sweeps of one worker each would otherwise share the first core while others are idle. With nothing
+    free the first ones are shared.
+    """
+    slots = available_slots()
+    most = len(available_slots(workers))
+    with contextlib.ExitStack() as held:
+        free, others = list[Slot](), list[Slot]()
+        for slot in slots:
+            mine = len(free) < most and _take(slot, held)
+            (free if mine else others).append(slot)
+        yield tuple([*free, *others][:most])
+
+
+def _take(slot: Slot, held: contextlib.ExitStack) -> bool:
+    """Whether this process now has the machine's one name for the slot; it lapses with the process.
+
+    Only Linux has names without files (man 7 unix, "abstract"); elsewhere every slot is free.
+    """
+    if not sys.platform.startswith("linux"):
+        return True
+    name = held.enter_context(socket.socket(socket.AF_UNIX))
+    try:
+        name.bind(f"\0scaling-{slot.name}")
+    except OSError:
+        return False
+    return True
 
 
 def usable_cores() -> tuple[int, ...]:
