@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
 from process_helpers import outcome, small_run, start
 from slurm_cluster import Cluster, call, wait_for
-from sweep_helpers import workers_import_fakes  # noqa: F401 (a fixture)
+from sweep_helpers import planned, tokens, workers_import_fakes  # noqa: F401 (fixtures)
 
-from scaling.files import write_json
+from scaling.cli.main import main
+from scaling.files import read_json, write_json
 from sweeps.engines.base import Task
 from sweeps.engines.progress import Quiet
 from sweeps.engines.slurm import SlurmEngine
@@ -43,14 +46,25 @@ def on_slurm(place: Path, config: RunConfig) -> tuple[Path, SlurmEngine]:
     return cell, SlurmEngine(place, SlurmOptions(poll_s=0.3, grace_s=1.5))
 
 
-def test_two_nodes_train_one_run(cluster, alone, tmp_path):
-    config, loss = alone
-    cell, engine = on_slurm(tmp_path, config)
-    outcome = engine.run([Task("shared", cell)], Quiet())["shared"]
-    said = (cell / "log.txt").read_text()
-    assert outcome.state == "done", said[-3000:]
-    assert outcome.loss == pytest.approx(loss, abs=2e-4)
-    assert "--nodes=2" in (tmp_path / "slurm/001/job.sh").read_text()
+def test_the_sized_run_is_launched_over_two_nodes(cluster, tmp_path, tokens, capsys):  # noqa: F811
+    """`scaling launch --slurm-mesh`: one run, two processes, the loss of a local launch, scored by verify."""
+    cluster.wait_until_idle()
+    folder, here = planned(tmp_path / "loop", tokens, shorter=100), tmp_path / "here"
+    shutil.copytree(folder, here)
+
+    def launched(place: Path, *more: str) -> dict:
+        assert main(["launch", str(place / "plan.json"), "--only-planned", "--json", *more]) == 0
+        return json.loads(capsys.readouterr().out)["runs"][0]
+
+    quick = ["--engine", "slurm", "--slurm-poll", "0.3", "--slurm-grace", "1.5"]
+    run = launched(folder, *quick, "--slurm-mesh", "data=2")
+    script = (folder / "launch/slurm/001/job.sh").read_text()
+    assert "--nodes=2" in script and "--processes 2" in script  # which meet, or the run fails
+    assert run["loss"] == pytest.approx(launched(here)["loss"], abs=2e-4)
+    record, plan = read_json(folder / "launch/1/result.json"), read_json(folder / "plan.json")
+    assert (record["plan_seal"], record["tokens"]) == (plan["seal"], plan["tokens"])
+    main(["verify", str(folder), "--json"])
+    assert [row["factor"] for row in json.loads(capsys.readouterr().out)["runs"]] == [1.0]
 
 
 def test_a_node_dies_and_the_run_goes_on_when_it_is_back(cluster, alone, tmp_path):
