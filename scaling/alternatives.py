@@ -6,19 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from scaling.allocation import Needs, Priced
+from scaling.allocation import PLAIN, Needs, Priced
 from scaling.errors import Refusal, ScalingError
 from scaling.execution import MOST_SEARCHED, Cluster, Execution, execute, friendly
 from scaling.hardware.serving import serving
 from scaling.hardware.workload import Workload
 from scaling.laws.surface import PNormLaw
-from scaling.price import waste_curve
 from scaling.shape import Shape
 from scaling.sources import Sized, Source
 
 SMALLER = ((2.0, "half"), (4.0, "a quarter of"))
-CURVE_POINTS = 41
-CURVE_EVERY = 8  # of the 641 points of the curve, every eighth within 8x
+CURVE_POINTS = 41  # of the curve, at least, where the sizes are that many
 CURVE_SPAN = 8.0
 CHIP_FACTORS = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
 WORTH = 0.3  # an alternative that wastes more than this is no longer sensible
@@ -47,32 +45,32 @@ def alternatives(
     law = source.surface
     if law is None:
         return []
-    rows = _pareto(list(_options(law, run, needs)))
+    rows = _pareto(list(_options(source, law, run, needs)))
     return [_row(option, source, run, cluster, chips) for option in rows]
 
 
-def _options(law: PNormLaw, run: Sized, needs: Needs) -> Iterator[Alternative]:
+def _options(source: Source, law: PNormLaw, run: Sized, needs: Needs) -> Iterator[Alternative]:
+    """In the accounting of the source: with dear embeddings half the size does not buy twice the tokens."""
     found = run.allocation
     price = Priced(law, needs.unique_tokens)
 
     def option(name: str, params: float, tokens: float, flops: float) -> Alternative:
         loss = float(price.loss(params, tokens))
-        waste = 1 - float(law.compute_for_loss(loss)) / (6 * params * tokens)
+        best = source.allocate(flops, PLAIN).loss
+        waste = 1 - float(law.compute_for_loss(loss) / law.compute_for_loss(best))
         return Alternative(name, params, tokens, flops, loss, waste)
 
-    n, d = (float(x) for x in law.optimum(6 * found.params * found.tokens))
-    scale = found.flops / (6 * found.params * found.tokens)  # what the source counts beside 6 N D
     yield option("as planned", found.params, found.tokens, found.flops)
     if found.shaped_by:
-        yield option("the law's own optimum", n, d, 6 * n * d * scale)
-    base = found.params
+        own = source.allocate(found.flops, PLAIN)
+        yield option("the law's own optimum", own.params, own.tokens, own.flops)
     for factor, said in SMALLER:
-        yield option(f"{said} the size, same compute", base / factor, found.tokens * factor, found.flops)
-        tokens = _tokens_for(price, base / factor, found.loss, found.tokens)
+        params = found.params / factor
+        buys = source.tokens_for(params, found.flops)
+        yield option(f"{said} the size, same compute", params, buys, found.flops)
+        tokens = _tokens_for(price, params, found.loss, found.tokens)
         if tokens is not None:
-            yield option(
-                f"{said} the size, same loss", base / factor, tokens, 6 * base / factor * tokens * scale
-            )
+            yield option(f"{said} the size, same loss", params, tokens, found.flops * tokens / buys)
 
 
 def _tokens_for(price: Priced, params: float, loss: float, tokens: float) -> float | None:
@@ -139,17 +137,16 @@ def decode_seconds(shape: Shape, seq: int, cluster: Cluster) -> float | None:
     return min(times, default=None)
 
 
-def leaving_optimum(law: PNormLaw, flops: float, unique_tokens: float | None) -> dict[str, Any]:
+def leaving_optimum(source: Source, flops: float, unique_tokens: float | None) -> dict[str, Any]:
     """The curve of waste and loss against size at one compute, from an eighth to eight times the optimum."""
-    params, tokens, losses, waste = waste_curve(Priced(law, unique_tokens), flops)
-    centre = float(law.optimum(flops)[0])
+    curve = source.waste_curve(flops, unique_tokens)
+    params = curve[0]
+    centre = source.allocate(flops, PLAIN).params
     near = (params >= centre / CURVE_SPAN) & (params <= centre * CURVE_SPAN)
-    pick = slice(None, None, CURVE_EVERY)
+    pick = slice(None, None, max(1, int(near.sum()) // CURVE_POINTS))
     return {
-        "params": params[near][pick],
-        "tokens": tokens[near][pick],
-        "loss": losses[near][pick],
-        "waste": waste[near][pick],
+        name: values[near][pick]
+        for name, values in zip(("params", "tokens", "loss", "waste"), curve, strict=True)
     }
 
 

@@ -40,7 +40,7 @@ def decision(plan: Plan) -> list[str]:
         f"({plan['tokens'] / shape['params']:.3g} tokens per parameter)"
     ]
     lines += _bought(plan)
-    span = f"**{format_count(band['params_lo'])} to {format_count(band['params_hi'])}**"
+    span = f"**{format_count(band['params_lo'])} to {format_count(band['params_hi'])}**{_counted(plan)}"
     shaped = (plan.get("allocation") or {}).get("shaped_by") or []
     of_what = "training compute" if shaped else "compute"
     line = f"Any size from {span} wastes at most {format_percent(band['waste'], 0)} of the {of_what}"
@@ -62,6 +62,14 @@ def decision(plan: Plan) -> list[str]:
             f"{p['loss_hi']:.4f} ({format_percent(p['level'], 0)}, one new run)."
         )
     return lines + _time(plan)
+
+
+def _counted(plan: Plan) -> str:
+    """What the law's sizes count, where it is not every parameter as in the headline."""
+    convention = plan["convention"]
+    if convention["flops"] == "non-vocab":
+        return " (FLOPs per token / 6, without vocabulary)"
+    return "" if convention["params"] == "total" else f" ({COUNTS[convention['params']]})"
 
 
 def _bought(plan: Plan) -> list[str]:
@@ -199,8 +207,8 @@ def reasons(plan: Plan) -> list[tuple[str, str]]:
         rows.append(("Exponents", law["exponents"]))
     counted = CONVENTIONS.get(convention["flops"], convention["flops"])
     optimum = (
-        f"{format_count(best['params'])} {COUNTS[convention['params']]}, {format_count(best['tokens'])} "
-        f"tokens ({best['tokens_per_param']:.3g} per parameter)"
+        f"{format_count(best['params'])}{_counted(plan) or ' ' + COUNTS['total']}, "
+        f"{format_count(best['tokens'])} tokens ({best['tokens_per_param']:.3g} per parameter)"
     )
     rows.append(("Optimum", optimum + (f", loss {best['loss']:.4f}" if best["loss"] is not None else "")))
     budget = f"{format_flops(plan['inputs']['flops'])} FLOPs, counted as {counted}"

@@ -88,9 +88,8 @@ def plan_under(
     found: dict[str, Any] = {"budget": _budget_keys(budget, limits, source, needs)}
     notes = list(plan["notes"])
     figures: dict[str, Any] = {}
-    curve_of = source.surface
-    if curve_of is not None:
-        figures["leaving_optimum"] = leaving_optimum(curve_of, budget.flops, needs.unique_tokens)
+    if source.surface is not None:
+        figures["leaving_optimum"] = leaving_optimum(source, budget.flops, needs.unique_tokens)
     chips = None
     if cluster is not None and hardware:
         assert budget.chips is not None

@@ -12,11 +12,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from scaling.allocation import Allocation, Needs, allocate, flops_for_loss
+from scaling.allocation import Allocation, Needs, Priced, allocate, flops_for_loss
 from scaling.buildable import buildable_shape
 from scaling.errors import Refusal
 from scaling.laws.published import DEFAULT_LAW, PublishedLaw, find_law
 from scaling.laws.surface import Floats, PNormLaw
+from scaling.price import waste_curve
 from scaling.shape import Convention, Count, Shape, ShapeFamily
 from scaling.sizing import GENERIC_SEQ, GENERIC_VOCAB, Ladder, ladder
 
@@ -50,6 +51,9 @@ class Source(Protocol):
     @property
     def surface(self) -> PNormLaw | None: ...
     def shape_of(self, params: float) -> Shape: ...
+    def tokens_for(self, params: float, flops: float) -> float: ...
+    def allocate(self, flops: float, needs: Needs) -> Allocation: ...
+    def waste_curve(self, flops: float, unique_tokens: float | None) -> tuple[Floats, ...]: ...
     def sized(self, flops: float, needs: Needs) -> Sized: ...
     def flops_for_loss(self, loss: float, needs: Needs) -> float: ...
     def draws(self) -> Floats | None: ...
@@ -79,6 +83,15 @@ class PublishedSource:
 
     def shape_of(self, params: float) -> Shape:
         return buildable_shape(params, self.size, self.vocab)
+
+    def tokens_for(self, params: float, flops: float) -> float:
+        """Tokens that `flops` buy a model of `params` parameters, both as the law counts them."""
+        return flops / (6 * params)
+
+    def waste_curve(self, flops: float, unique_tokens: float | None) -> tuple[Floats, ...]:
+        """(N, D, loss, waste) of other sizes at the same compute; needs a surface."""
+        assert self.law.surface is not None
+        return waste_curve(Priced(self.law.surface, unique_tokens), flops)
 
     def allocate(self, flops: float, needs: Needs) -> Allocation:
         if self.law.surface is not None:
@@ -149,6 +162,20 @@ class FitSource:
     def shape_of(self, params: float) -> Shape:
         return self.family.nearest(params, self.count)
 
+    def tokens_for(self, params: float, flops: float) -> float:
+        """Tokens that `flops` buy a model of `params` parameters: the price is that of the nearest shape."""
+        shape = self.shape_of(params)
+        return flops / shape.flops_per_token(self.seq, self.counted) * shape.params(self.count) / params
+
+    def waste_curve(self, flops: float, unique_tokens: float | None) -> tuple[Floats, ...]:
+        """(N, D, loss, waste) of the family's members at the same compute, in the exact accounting."""
+        members = self.members(flops)
+        if unique_tokens is None:
+            return members.params, members.tokens, members.losses(self.fit.law), members.waste(self.fit.law)
+        losses = Priced(self.fit.law, unique_tokens).loss(members.params, members.tokens)
+        reached = self.fit.law.compute_for_loss(losses)
+        return members.params, members.tokens, losses, 1 - reached / reached.max()
+
     def members(self, flops: float) -> Ladder:
         centre = float(self.fit.law.optimum(flops)[0])
         return ladder(self.family, centre, flops, self.seq, self.counted, self.count)
@@ -167,8 +194,7 @@ class FitSource:
             target, shaped = needs.params_max, (*shaped, needs.cap_of)
         if not shaped:
             return Allocation(flops, params, tokens, loss)
-        shape = self.shape_of(target)
-        tokens = flops / shape.flops_per_token(self.seq, self.counted) * shape.params(self.count) / target
+        tokens = self.tokens_for(target, flops)
         if needs.unique_tokens is not None and tokens <= needs.unique_tokens:
             shaped = tuple(name for name in shaped if name != "--unique-tokens")
         if not shaped:  # in this accounting the data do suffice

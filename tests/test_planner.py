@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from synthetic_sweep import BUDGET, DATA, FAMILY, RECIPE, TRUTH, sweep_table
 
+import scaling
 from scaling.allocation import Needs
 from scaling.buildable import buildable_shape
 from scaling.errors import Refusal, ScalingError, UsageError
@@ -336,3 +337,21 @@ def test_seed_noise_needs_repeats():
     assert seed_noise(table) == pytest.approx(0.01, rel=0.1)
     assert seed_noise(table[table["seed"] == 0]) is None
     assert seed_noise(table.drop(columns="seed")) is None
+
+
+def test_alternatives_and_the_curve_are_in_the_accounting_of_the_shapes():
+    """Small models of a large vocabulary, N without embeddings: half of N buys few more tokens."""
+    budget, width = np.repeat([1e12, 1e13, 1e14, 1e15], 6), np.tile([32.0, 64, 96, 128, 192, 256], 4)
+    table, blocks = 50_257 * width, 48 * width**2
+    tokens = budget / 6 / (blocks + table)
+    noise = 1 + 0.002 * np.random.default_rng(0).standard_normal(24)
+    loss = noise * (2 + 8 * (blocks / 1e4) ** -0.3 + 9 * (tokens / 1e6) ** -0.3)
+    columns = {"params": blocks + 2 * table, "params_embedding": table, "params_head": table}
+    runs = Runs.from_frame(pd.DataFrame(columns | {"tokens": tokens, "flops": budget, "loss": loss}))
+    found = scaling.plan(1e16, fit(runs, count="non-embedding"), convention="6nd", vocab=50_257)
+    planned, *others = found["alternatives"]
+    assert planned["waste"] < 0.1 and planned["tokens"] == pytest.approx(found["tokens"], rel=0.3)
+    assert all(row["loss"] > planned["loss"] for row in others if row["flops"] == planned["flops"])
+    curve = found["figures"]["leaving_optimum"]
+    best = curve["params"][int(np.argmin(curve["waste"]))]
+    assert found["band"]["params_lo"] <= best <= found["band"]["params_hi"]
