@@ -1,0 +1,1 @@
+"""Plans as configurations of other trainers, a module each; `scaling.trainerfiles` chooses."""
