@@ -90,6 +90,17 @@ def test_the_commands_of_a_page_exist_as_written(page):
         assert {a.partition("=")[0] for a in arguments if a.startswith("--")} <= known, line
 
 
+def test_the_modules_that_the_architecture_names_are_there():
+    folders = ("scaling", "trainer", "sweeps", "analysis", "tests", "docs")
+    there = {
+        path.relative_to(ROOT).as_posix() for folder in folders for path in (ROOT / folder).rglob("*.py")
+    }
+    text = (DOCS / "architecture.md").read_text()
+    named = set(re.findall(r"`([\w/]+\.py)`", text))
+    assert len(named) > 150
+    assert not {name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in there)}
+
+
 class Fetched(HTMLParser):
     """What a browser would fetch to show the page."""
 
