@@ -132,7 +132,8 @@ def command(
         list[str] | None,
         typer.Option(
             "--write",
-            help="Write the run for another trainer: maxtext=run.yml or nanochat=run.sh; may be repeated.",
+            help="Write the run for another trainer: maxtext=run.yml, levanter=run.yaml, "
+            "torchtitan=run_plan.py or nanochat=run.sh; may be repeated.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
