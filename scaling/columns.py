@@ -14,7 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from scaling.errors import ScalingError, UsageError
+from scaling.laws.surface import Floats
+from scaling.quantities import PF_DAY
 from scaling.tables import Raw, missing, number
 
 REQUIRED = ("params", "tokens", "loss")
@@ -58,6 +62,9 @@ HINT = "name them with --columns N=...,D=...,L=... (docs/import.md)"
 NAMED = 20  # columns listed in a message
 LONGEST = 60  # letters of one of them
 CONSTANTS = {"ln2": math.log(2)}
+FEWEST = 1e4  # a table whose largest run has fewer parameters, or tokens, is in another unit
+FEW_TOKENS = 0.5  # tokens per parameter below which nobody trains most runs of a study
+FAR_FROM_6ND = 30.0
 
 
 def key_of(name: str) -> str:
@@ -181,3 +188,23 @@ def _column(raw: Raw, name: str, source: str) -> list[Any] | None:
     if len(places) > 1:
         raise UsageError(f"--columns: {source} has {len(places)} columns {name!r}; rename all but one.")
     return list(raw.columns[places[0]]) if places else None
+
+
+def doubts(params: Floats, tokens: Floats, flops: Floats) -> list[str]:
+    """What looks like another unit, or another column: said, never mended."""
+    said = []
+    for name, letter, values in (("params", "N", params), ("tokens", "D", tokens)):
+        if values.max() < FEWEST:
+            said.append(
+                f"the largest {name} is {values.max():.4g}, taken as it stands; if that is in millions or"
+                f' billions, --columns "{letter}={name}*1e6,..." says so'
+            )
+    per = float(np.median(tokens / params))
+    if per < FEW_TOKENS:
+        said.append(f"{per:.2g} tokens per parameter in the median: are params and tokens exchanged?")
+    ratio = float(np.median(flops / (6.0 * params * tokens)))
+    if not 1 / FAR_FROM_6ND < ratio < FAR_FROM_6ND:
+        days = abs(math.log(ratio * PF_DAY)) < 1
+        unit = "it looks like PF-days, each 8.64e19 FLOPs" if days else "look for another unit"
+        said.append(f"column 'flops' is {ratio:.3g} x 6ND, where no count of training FLOPs is: {unit}")
+    return said

@@ -21,7 +21,15 @@ import numpy as np
 import pandas as pd
 
 from scaling.cards import runs_card
-from scaling.columns import NUMERIC, REQUIRED, SPELLINGS, canonical, chosen_columns, parse_columns
+from scaling.columns import (
+    NUMERIC,
+    REQUIRED,
+    SPELLINGS,
+    canonical,
+    chosen_columns,
+    doubts,
+    parse_columns,
+)
 from scaling.errors import ScalingError
 from scaling.eventruns import holds_events, read_events
 from scaling.files import sha256_bytes
@@ -330,6 +338,7 @@ def _assemble(
             ratio = float(np.median(flops[keep] / six[keep]))
             notes.append(f"column 'flops' taken as given; its median is {ratio:.3g} x 6ND")
     data: dict[str, Any] = {n: numbers[n][keep] for n in (*REQUIRED, "flops")}
+    notes += doubts(data["params"], data["tokens"], data["flops"])
     for i, name in enumerate(names):
         target = chosen.get(i, name)
         if target in data:

@@ -187,3 +187,23 @@ def test_branches_of_one_trunk_are_runs_of_their_own_that_are_drawn_together():
     runs = Runs.from_frame(frame)
     assert len(set(runs.labels)) == 4
     assert runs.groups[0] == runs.groups[1] and len(set(runs.groups)) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, []),
+        ({"params": 1e-6}, ["largest params is 900, taken as it stands"]),
+        ({"tokens": 1e-9}, ["largest tokens is 18", "are params and tokens exchanged"]),
+        ({"flops": 1 / 8.64e19}, ["it looks like PF-days"]),
+        ({"flops": 1e-18}, ["look for another unit"]),
+    ],
+)
+def test_another_unit_is_said(change, said):
+    n = np.array([1e8, 3e8, 9e8])
+    frame = pd.DataFrame({"params": n, "tokens": 20 * n, "flops": 125.0 * n * n, "loss": [4.0, 3.0, 2.0]})
+    for name, factor in change.items():
+        frame[name] *= factor
+    notes = [note for note in Runs.from_frame(frame).notes if "taken as given" not in note]
+    assert len(notes) >= len(said) and all(any(text in note for note in notes) for text in said)
+    assert said or not notes

@@ -6,10 +6,10 @@ import math
 
 from scaling.laws.published import Point, PowerLaw, PublishedLaw, Spread, regression, through
 from scaling.laws.surface import chinchilla_law
+from scaling.quantities import PF_DAY
 
 HOFFMANN = "Hoffmann et al. 2022, Training Compute-Optimal Large Language Models, arXiv:2203.15556"
 MASSIVE_TEXT = "MassiveText, under one epoch; more than 400 models of 70M to 16B parameters"
-PF_DAY = 8.64e19
 
 # Table 3 (approach 1) and Table A3 (approach 2): compute-optimal FLOPs for these sizes.
 TABLE_PARAMS = (4e8, 1e9, 1e10, 67e9, 175e9, 280e9, 520e9, 1e12, 1e13)
