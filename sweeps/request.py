@@ -22,6 +22,8 @@ from sweeps.sweep import Settings, prepare
 
 # What says which runs to add to a sweep that no rule of bands has made.
 CELLS = {"budgets": "--budgets", "flops": "--budget", "runs": "--runs", "grid": "--grid"}
+# The quickstart's ladder has sizes on both sides of the expected best one up to about here, in FLOPs.
+LADDER_REACH = 1e14
 
 
 def requested(folder: str | Path, options: Mapping[str, Any], recipe: Path | None = None) -> Sweep:
@@ -50,8 +52,12 @@ def requested(folder: str | Path, options: Mapping[str, Any], recipe: Path | Non
             options = {k: v for k, v in options.items() if k != name} | {"recipe": made}
     if "family" in options:
         options = {**options, "family": {**settings.family, **named_family(options["family"])}}
-    if there is not None and "widths" not in options:
-        options = {**options, "widths": ladder_of(there, options.get("budgets", ()))}
+    if "widths" not in options:
+        budgets = options.get("budgets", ())
+        if there is not None:
+            options = {**options, "widths": ladder_of(there, budgets)}
+        elif max(budgets, default=0.0) > LADDER_REACH:
+            options = {**options, "widths": None}  # a ladder chosen for these budgets
     if ("budgets" in options or "grid" in options) and "seeds" not in options:
         options = {**options, "seeds": (1,)}
     if "budgets" in options and ("flops" in options or "runs" in options):

@@ -14,6 +14,9 @@ from scaling.cli.main import main
 from scaling.files import read_json, write_json
 from scaling.runs import read_runs
 from sweeps import store
+from sweeps.design import OptimumRule
+from sweeps.quickstart import Defaults
+from sweeps.request import requested
 
 FEW = ["--budgets", "1e10", "--sizes", "3", "--widths", "8,16,24"]
 
@@ -184,3 +187,13 @@ def test_a_trainer_with_data_of_its_own_needs_neither_ours_nor_jax(tmp_path, cap
     done = scaling(*launch, *answered(folder / "launch"))["runs"]
     assert {run["status"] for run in done} == {"done"} and len(done) == 4
     assert len(scaling("verify", folder, "--json")["runs"]) == 3
+
+
+def test_budgets_beyond_the_quickstarts_ladder_get_one_of_their_own(tmp_path):
+    large = {"data": "external:32k:300B:theirs", "budgets": (1e18, 3e18)}
+    design = requested(tmp_path / "large", large).design
+    for budget in design.budgets:
+        sizes = [cell.shape.params() for cell in design.cells if cell.budget == budget]
+        assert len(sizes) == 6 and min(sizes) < OptimumRule().params_at(budget) < max(sizes)
+    small = {"data": "external:256:1B:theirs", "budgets": (1e11, 3e11)}
+    assert set(requested(tmp_path / "small", small).design.widths) <= set(Defaults().widths)
