@@ -30,6 +30,13 @@ FIELDS: dict[str, Kinds] = {
 
 def read_result(path: str | Path) -> dict[str, Any]:
     """The record at `path`; raises ScalingError when its version is not known or a field is missing."""
+    try:
+        return _read(path)
+    except ScalingError as error:
+        raise ScalingError(f"{error} Restore the file, or remove it to train the run again.") from None
+
+
+def _read(path: str | Path) -> dict[str, Any]:
     result = read_json(path, expect=FORMAT)
     if result.get("version") != VERSION:
         raise ScalingError(f"{path}: version {result.get('version')!r} is not known here, only {VERSION}.")

@@ -29,6 +29,13 @@ class Cell:
     seed: int
     recipe: Mapping[str, Any] | None = added(None)
 
+    def __post_init__(self) -> None:
+        counts = (self.tokens, self.steps, self.seed)
+        if not (isinstance(self.id, str) and self.id and "/" not in self.id and self.id[0] != "."):
+            raise ValueError(f"a cell's 'id' {self.id!r} is no name of a folder.")
+        if not (isinstance(self.budget, (int, float)) and all(type(count) is int for count in counts)):
+            raise ValueError(f"cell {self.id}: 'budget', 'tokens', 'steps' and 'seed' must be numbers.")
+
     def to_dict(self) -> dict[str, Any]:
         return as_fields(self)
 

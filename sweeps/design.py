@@ -72,6 +72,10 @@ class Design:
     notes: tuple[str, ...] = ()
     grid: str | None = added(None)
 
+    def __post_init__(self) -> None:
+        if self.seq < 1 or self.batch < 1 or not all(budget > 0 for budget in self.budgets):
+            raise ValueError("'seq', 'batch' and the 'budgets' must be positive numbers.")
+
     @property
     def flops(self) -> float:
         """FLOPs (model_causal) of the whole design."""

@@ -169,6 +169,10 @@ def pending_cells(sweep: Sweep) -> list[Cell]:
 
 def look(sweep: Sweep, ask: Ask) -> tuple[list[Cell], dict[str, Any]]:
     """The cells to buy next, and what is to be said of them and of the plan so far."""
+    if not any(state.state == "done" for state in store.cell_states(sweep)):
+        raise ScalingError(
+            f"{sweep.folder}: none of its runs is finished; `scaling sweep {sweep.folder}` trains them first."
+        )
     # A run that diverged has no loss to fit; it must not keep the others from being asked.
     runs = Runs.from_frame(store.to_frame(sweep), source=str(sweep.folder / "runs.csv"), skip_bad=True)
     cells, proposal = next_cells(

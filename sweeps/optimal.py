@@ -227,6 +227,8 @@ def optimal_design(
     """
     if not target > top:
         raise UsageError(f"--target {target:g}: the target must lie above the dearest run ({top:g} FLOPs).")
+    if runs is not None and runs < LEAST:
+        raise UsageError(f"--runs {runs}: at least {LEAST} are needed for a law.")
     rule = rule or OptimumRule()
     cells = candidate_cells(
         family, top, seq=seq, batch=batch, rule=rule, unique_tokens=unique_tokens, span=span

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from scaling.errors import ScalingError
+from scaling.errors import ScalingError, UsageError
 from scaling.laws.estimate import Prior, Rows, estimate
 from scaling.laws.information import centred
 from scaling.laws.surface import Floats, loss_of, optimum_of
@@ -211,10 +211,15 @@ def preflight(
 
     `trunks` names each cell's: `power` then is with the noise that their branches share, `apart` without.
     """
-    laws = judged(design)
-    runs = len(design.cells)
+    runs, top = len(design.cells), max(design.budgets, default=0.0)
     if runs < LEAST:
-        raise ScalingError(f"the design has {runs} runs; at least {LEAST} are needed for a law.")
+        raise ScalingError(
+            f"the design has {runs} runs; at least {LEAST} are needed for a law: give more --budgets, "
+            "--sizes or --seeds."
+        )
+    if not target > top:
+        raise UsageError(f"--target {target:g}: the target must lie above the dearest run ({top:g} FLOPs).")
+    laws = judged(design)
     points = points_of(design.cells, design.seq)
     reached = power(points, laws, target, noise, seed=1, trunks=trunks)
     apart = None if trunks is None else power(points, laws, target, noise, seed=1)

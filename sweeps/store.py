@@ -23,15 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaling.errors import ScalingError
-from scaling.files import (
-    Kinds,
-    check_fields,
-    from_mapping,
-    read_json,
-    sha256_json,
-    write_atomic,
-    write_json,
-)
+from scaling.files import Kinds, check_fields, from_mapping, read_json, sha256_json, write_atomic, write_json
 from scaling.guards import ordered, rates_at_edge
 from scaling.recipe import Recipe
 from scaling.results import read_result
@@ -192,9 +184,11 @@ def open_sweep(folder: str | Path) -> Sweep:
     check_fields(content, SWEEP_FIELDS, str(path))
     try:
         design = Design.from_dict(content["design"], f"{path}, design")
+        recipe = Recipe.from_dict(content["recipe"], f"{path}, recipe")
+        for own in (cell.recipe for cell in design.cells if cell.recipe):
+            dataclasses.replace(recipe, **own)
     except (TypeError, ValueError, AttributeError) as error:  # a cell that is no object, a word for a list
-        raise ScalingError(f"{path}: field 'design' is malformed ({error}).") from None
-    recipe = Recipe.from_dict(content["recipe"], f"{path}, recipe")
+        raise ScalingError(f"{path}: field 'design' is malformed ({error}); restore the file.") from None
     return Sweep(folder, design, recipe, from_mapping(DataRef, content["data"], f"{path}, data"))
 
 
@@ -207,8 +201,11 @@ def result_of(folder: str | Path) -> dict[str, Any] | None:
 def cell_state(folder: str | Path, name: str) -> CellState:
     folder = Path(folder)
     status = _status(folder)
-    attempts = int(status.get("attempts") or 0)
-    result = result_of(folder)
+    attempts = count if isinstance(count := status.get("attempts"), int) else 0
+    try:
+        result = result_of(folder)
+    except ScalingError as error:  # one damaged record hides no other run
+        return CellState(name, "failed", attempts=attempts, error=str(error))
     if result is not None:
         return CellState(name, result["status"], result.get("loss"), result.get("time_s"), attempts)
     if is_held(folder):

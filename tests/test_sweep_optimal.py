@@ -178,7 +178,8 @@ def test_a_sweep_designs_itself_through_the_command(tokens, tmp_path, workers_im
     done = run(prepare(folder, settings(tokens, target=1e13, flops=5e11)), workers=2, runner=LAW)
     assert done["done"] == done["cells"] >= 8  # no band is widened: there is none
     found = fit(Runs.from_frame(store.to_frame(folder)), bootstrap=40)
-    grid = json.loads(CliRunner().invoke(app, [*ask[:4], "--target", "1e13", "--dry-run", "--json"]).stdout)
+    bands = ["sweep", str(tmp_path / "bands"), *ask[2:4]]
+    grid = json.loads(CliRunner().invoke(app, [*bands, "--target", "1e13", "--dry-run", "--json"]).stdout)
     assert grid["preflight"]["bands"] and found.certificate["converged"]
     for wrong, said in (
         (["--runs", "9"], "give --target"),

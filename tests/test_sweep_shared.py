@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pandas as pd
+import pytest
 from fake_runner import law_loss
 
 from scaling.cli.engines import asked
@@ -152,3 +153,62 @@ def test_an_option_of_zero_is_an_option(tmp_path, capsys):
         command = ["sweep", str(tmp_path / "s"), "--data", ELSEWHERE, "--engine", "slurm", option, "0"]
         assert main(command) == 2
         assert option in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        (
+            "cells.0.steps",
+            "x",
+            "cell 0: cell c1e10-d4-s0: 'budget', 'tokens', 'steps' and 'seed' must be numbers",
+        ),
+        ("cells.0.id", "../../elsewhere", "cell 0: a cell's 'id' '../../elsewhere' is no name of a folder"),
+        ("cells.0.recipe", {"lr": "a"}, "'design' is malformed (recipe field 'lr'"),
+        ("cells.0.recipe", {"rate": 1}, "'design' is malformed (Recipe"),
+        ("seq", 0, "'seq', 'batch' and the 'budgets' must be positive"),
+    ],
+)
+def test_a_sweep_that_somebody_has_broken_is_refused_in_a_sentence(field, value, said, tmp_path, capsys):
+    made(tmp_path, 1e10)
+    content = read_json(tmp_path / "sweep.json")
+    holder, *names = content["design"], *field.split(".")
+    for name in names[:-1]:
+        holder = holder[int(name) if name.isdigit() else name]
+    holder[names[-1]] = value
+    write_json(tmp_path / "sweep.json", content)
+    for verb in (["status"], ["sweep", "--engine", "external"]):
+        assert main([verb[0], str(tmp_path), *verb[1:]]) == 1
+        told = capsys.readouterr().err
+        assert said in told and "sweep.json" in told and told.count("\n") == 1
+        assert "error: unexpected" not in told
+
+
+def test_one_damaged_record_hides_no_other_run_and_says_what_to_do(tmp_path, capsys):
+    there = made(tmp_path, 1e10)
+    answer(tmp_path)
+    first, second = (there.cell_folder(cell) for cell in there.design.cells[:2])
+    (first / "result.json").write_text("{")
+    write_json(second / "status.json", {"attempts": "many", "state": 3})  # it decides nothing
+    assert main(["status", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["counts"] == {"failed": 1, "done": len(there.design.cells) - 1}
+    for verb in (["status"], ["sweep", "--engine", "external"]):
+        main([verb[0], str(tmp_path), *verb[1:]])
+        said = "".join(capsys.readouterr())
+        assert str(first / "result.json") in said and "remove it to train the run again" in said
+    (first / "result.json").unlink()
+    assert main(["sweep", str(tmp_path), "--engine", "external"]) == 0
+
+
+def test_what_cannot_be_simulated_or_proposed_says_what_is_missing(tmp_path, capsys):
+    wanted = ["sweep", str(tmp_path / "s"), "--data", ELSEWHERE, "--dry-run"]
+    for options, status, said in (
+        (["--target", "1e9"], 2, "--target 1e+09: the target must lie above the dearest run"),
+        (["--target", "1e14", "--budgets", "1e10"], 1, "give more --budgets, --sizes or --seeds"),
+        (["--target", "1e14", "--runs", "3"], 2, "--runs 3: at least 8"),
+    ):
+        assert main([*wanted, *options]) == status
+        assert said in capsys.readouterr().err
+    made(tmp_path / "s", 1e10)
+    assert main(["next", str(tmp_path / "s"), "--target", "1e13"]) == 1
+    assert f"`scaling sweep {tmp_path / 's'}` trains them first" in capsys.readouterr().err
