@@ -127,6 +127,12 @@ def _span(values: Any, form: Any) -> str:
     return f"{form(float(values.min()))} to {form(float(values.max()))}"
 
 
+def rows_and_runs(data: Mapping[str, Any]) -> str:
+    """`24 runs`, or `96 rows (checkpoints of 8 runs)`, from a fit's record of its table."""
+    rows, runs = data.get("rows", "?"), data.get("runs")
+    return f"{rows} runs" if runs in (None, rows) else f"{rows} rows (checkpoints of {runs} runs)"
+
+
 def fit_card(fit: Fit) -> Card:
     """Exponents with intervals, the law, what it forecasts further out, and its certificate."""
     law, ends, proof = fit.law, fit.intervals, fit.certificate
@@ -164,7 +170,7 @@ def fit_card(fit: Fit) -> Card:
         f"{proof['agree']} of {proof['starts']} starts agree, gradient {proof['grad_norm']:.1e}, bounds hit: "
         f"{', '.join(proof['at_bounds']) or 'none'}; residual scale {format_percent(fit.noise)} of the loss",
     )
-    title = f"{law.family} law fitted to {fit.data.get('rows', '?')} runs of {fit.data.get('source', '?')}"
+    title = f"{law.family} law fitted to {rows_and_runs(fit.data)} of {fit.data.get('source', '?')}"
     return Card(title, lines, (exponents, forecast, surface), fit.notes)
 
 

@@ -201,7 +201,7 @@ def doubts(params: Floats, tokens: Floats, flops: Floats) -> list[str]:
             )
     per = float(np.median(tokens / params))
     if per < FEW_TOKENS:
-        said.append(f"{per:.2g} tokens per parameter in the median: are params and tokens exchanged?")
+        said.append(f"{per:.2g} tokens per parameter in the median: params and tokens may be exchanged")
     ratio = float(np.median(flops / (6.0 * params * tokens)))
     if not 1 / FAR_FROM_6ND < ratio < FAR_FROM_6ND:
         days = abs(math.log(ratio * PF_DAY)) < 1

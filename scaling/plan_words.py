@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from scaling.cards import rows_and_runs
 from scaling.plan_tables import Plan
 from scaling.quantities import (
     format_bytes,
@@ -198,9 +199,7 @@ def reasons(plan: Plan) -> list[tuple[str, str]]:
     rows = []
     if law["name"] == "fit":
         runs = plan["inputs"].get("runs") or {}
-        rows.append(
-            ("Law", f"fitted to {runs.get('rows', '?')} runs of up to {format_flops(law['c_max'])} FLOPs")
-        )
+        rows.append(("Law", f"fitted to {rows_and_runs(runs)} of up to {format_flops(law['c_max'])} FLOPs"))
     else:
         rows.append(("Law", f"{law['name']}: {law['title']}"))
         rows.append(("", f"{law['citation']}; {law['place']}"))

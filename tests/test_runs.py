@@ -194,7 +194,7 @@ def test_branches_of_one_trunk_are_runs_of_their_own_that_are_drawn_together():
     [
         ({}, []),
         ({"params": 1e-6}, ["largest params is 900, taken as it stands"]),
-        ({"tokens": 1e-9}, ["largest tokens is 18", "are params and tokens exchanged"]),
+        ({"tokens": 1e-9}, ["largest tokens is 18", "params and tokens may be exchanged"]),
         ({"flops": 1 / 8.64e19}, ["it looks like PF-days"]),
         ({"flops": 1e-18}, ["look for another unit"]),
     ],

@@ -120,6 +120,7 @@ def _without_draws(whole: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(fit: Fit, out: Path | None, guards: dict[str, Any]) -> None:
+    from scaling.cards import rows_and_runs
     from scaling.cli.guards_page import show_guards
     from scaling.quantities import format_count, format_flops, format_percent
 
@@ -127,7 +128,7 @@ def _show(fit: Fit, out: Path | None, guards: dict[str, Any]) -> None:
     names = [
         n for n in ("E", "A", "B", "alpha", "beta", "g") if not (n == "g" and law.family == "chinchilla")
     ]
-    print(f"{law.family} law from {fit.data['rows']} runs, params counted as {fit.count}")
+    print(f"{law.family} law from {rows_and_runs(fit.data)}, params counted as {fit.count}")
     output.table(
         ("parameter", "value", "90% interval"),
         [(n, f"{getattr(law, n):.4g}", f"{ends[n][0]:.4g} to {ends[n][1]:.4g}") for n in names],

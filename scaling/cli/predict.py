@@ -59,7 +59,13 @@ def command(
         added = predict_rows(surface, rows, level, str(points))
     else:
         names, rows = _read_points(points)
-        added = _predict(load_fit(fit), rows, level)
+        law_fit = load_fit(fit)
+        added = _predict(law_fit, rows, level)
+        if law_fit.count != "total" and any("n_opt" in a for a in added):
+            output.say(
+                f"note: a budget is 6 N D with N counted as {law_fit.count}, as in the fit; `scaling plan`"
+                " charges a shape's other parameters too, so the same FLOPs buy fewer tokens there."
+            )
     for row, a in zip(rows, added, strict=True):
         if not all(math.isfinite(v) and v > 0 for v in a.values()) or a["extrapolation"] > NONSENSE:
             raise ScalingError(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from scaling.cards import rows_and_runs
 from scaling.cli import output
 from scaling.errors import Refusal, ScalingError
 from scaling.laws.constrained import CITATION
@@ -18,7 +19,7 @@ GIVEN = {"params", "tokens", "flops", "unique_tokens"}  # columns that a budget 
 
 def show_fit(fit: SurfaceFit, out: Path | None) -> None:
     record, proof, used = fit.record, fit.record["certificate"], fit.record["settings"]
-    print(f"{fit.family} law from {record['data']['rows']} runs, params counted as {used['count']}")
+    print(f"{fit.family} law from {rows_and_runs(record['data'])}, params counted as {used['count']}")
     ends, free = record["intervals"], fit.surface.free
     table = []
     for i, name in enumerate(fit.surface.names):
