@@ -104,7 +104,7 @@ def test_back_test_drift(folder, capsys):
 def test_effective_compute(folder, capsys):
     call = ["gain", str(folder / "a.csv"), str(folder / "b.csv"), "--bootstrap", "20"]
     value = drawn(call, folder / "g.svg", capsys)
-    assert f"<!-- {value['multiplier']:.2f}× the compute -->" in (folder / "g.svg").read_text()
+    assert f" {value['multiplier']:.2f}× the compute -->" in (folder / "g.svg").read_text()
     assert value["multiplier"] == pytest.approx(2.0, rel=0.15)
     tables = [Runs.from_frame(table()), Runs.from_frame(table(2.0, seed=1))]
     left, right = figures.effective_compute(value, *tables).axes

@@ -452,12 +452,12 @@ def test_recipes_are_compared_across_folders(sketched, few_draws, copy, tmp_path
     assert_self_contained(text)
     decided = section(text, "decision")
     gained = re.search(
-        r"ul2 reaches the loss of copy with ([\d.]+)× of its compute \(([\d.]+)× to ([\d.]+)×\): take ul2",
+        r"ul2 reaches the loss of copy with (\d+)% of its compute \((\d+)% to (\d+)%\): take ul2",
         decided,
     )
     assert gained, decided
     price, low, high = map(float, gained.groups())
-    assert low < price < high and price == pytest.approx(1 / 1.5, rel=0.15)
+    assert low < price < high and price / 100 == pytest.approx(1 / 1.5, rel=0.15)
     said = section(text, "recipes")
     assert "What ul2 does otherwise" in said and "objective not set ul2" in said
     names = [path.stem for path in written.figures[::3]]

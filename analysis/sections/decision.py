@@ -132,8 +132,11 @@ def _figures(evidence: Evidence, plan: Mapping[str, Any]) -> Html:
         )
     if evidence.verdict is not None:
         rows.extend(_outcome(evidence.verdict))
+    reach = plan.get("extrapolation")
+    within = reach is not None and reach <= 1
+    note = "the compute of the largest run fitted"
     rows.append(
-        ("Extrapolation", _value(times(plan.get("extrapolation")), "the compute of the largest run fitted"))
+        ("Extrapolation", _value("none", f"{times(reach)} {note}") if within else _value(times(reach), note))
     )
     time = plan.get("time")
     if time:

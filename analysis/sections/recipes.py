@@ -6,7 +6,7 @@ from typing import Any
 
 from analysis.against import Comparison, Recipe
 from analysis.html import EMPTY, Html, details, facts, fill, items, join, table
-from analysis.sections.words import exponent, format_count, format_flops, sentence
+from analysis.sections.words import exponent, format_count, format_flops, format_percent, sentence
 from scaling.laws.gain import Gain
 
 
@@ -39,7 +39,7 @@ def _verdict(compared: Comparison, i: int) -> Html:
     low, high = gain.multiplier_lo, gain.multiplier_hi
     if low > 1:
         text = "{} reaches the loss of {} with {} of its compute ({} to {}): take {}."
-        worth = fill(text, other, base, *map(_times, _price(gain)), other)
+        worth = fill(text, other, base, *map(_share, _price(gain)), other)
     elif high < 1:
         text = "{} needs {} the compute of {} for the same loss ({} to {}): keep {}."
         middle, least, most = map(_times, _price(gain))
@@ -63,6 +63,10 @@ def _verdict(compared: Comparison, i: int) -> Html:
 def _price(gain: Gain) -> tuple[float, float, float]:
     """What the other recipe spends for the loss that the first one reaches, of the first one's compute."""
     return 1 / gain.multiplier, 1 / gain.multiplier_hi, 1 / gain.multiplier_lo
+
+
+def _share(value: float) -> str:
+    return format_percent(value, 0 if value >= 0.1 else 1)
 
 
 def _times(value: float) -> str:
