@@ -21,10 +21,11 @@ def command(
     """Write one self-contained report.html, report.md, and its figures.
 
     Uses whatever FOLDER holds (sweep, runs, fit, plan, launched runs, score, tuning certificate,
-    backtest.json, choices.json) and names what is missing. Writes FOLDER/report.html and report.md, and
-    FOLDER/figures/ as PNG, SVG and PDF. With --against, or when FOLDER holds only the folders of several
-    sweeps, or a run table with more than one `recipe` or `objective`, recipes are compared: compute gained or
-    lost, and the shift of the optimum.
+    backtest.json, choices.json, memorization.json, positions.json, control.json) and names what is missing.
+    Writes FOLDER/report.html and report.md, and FOLDER/figures/ as PNG, SVG and PDF. With --against, or when
+    FOLDER holds only the folders of several sweeps, or a run table with more than one `recipe` or
+    `objective`, recipes are compared: which to take, what the same loss costs by it, and where the optimum
+    moves.
 
     Example: scaling report causal --against ul2
     """
