@@ -31,7 +31,7 @@ from trainer.config import read_config
 from trainer.loop import run_cell
 from trainer.programs import compiled
 from trainer.resume import newest, saved_form, starting_state
-from trainer.saving import kept
+from trainer.saving import Saves, kept
 from trainer.training_data import TrainingData
 
 NO_CADENCE = 1e9
@@ -116,6 +116,19 @@ def test_the_best_by_evaluation_are_kept_and_nothing_else_changes(data, tmp_path
     again = outcome(run_cell(cut))
     assert again.pop("evaluated") and again == outcome(whole)
     assert Checkpoints(cut / "best").steps() == places.steps()
+
+
+def test_a_step_whose_save_failed_is_saved_again_before_the_run_stops(data, tmp_path, monkeypatch):  # noqa: F811
+    saves = Saves(tmp_path, read_config(write_cell(tmp_path, data) / "config.json"))
+    begin, state = Checkpoints.begin, {"weight": np.arange(3.0)}
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "begin", lambda *_: (_ for _ in ()).throw(OSError("No space left")))
+        saves._save(saves.newest, 8, state, {})
+    assert saves.saver.failures == 1 and Checkpoints.begin is begin
+    saves.now(8, state, {})
+    written = (tmp_path / "checkpoint" / "8" / "host.json").stat().st_mtime_ns
+    saves.now(8, state, {})
+    assert (tmp_path / "checkpoint" / "8" / "host.json").stat().st_mtime_ns == written
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -357,11 +370,12 @@ def test_a_disk_too_full_for_the_result_is_one_sentence_and_no_half_file(data, t
     interrupted_after(folder, 2)
     good = Checkpoints(folder / "checkpoint").steps()[-1]
     done = run_limited(folder, 1500)
-    assert done.returncode == 1 and done.stdout == ""  # TensorStore prints what its threads met
+    assert done.returncode == 1 and done.stdout == ""
     assert (
         done.stderr.splitlines()[-1]
         == f"error: {folder / 'result.json'}: cannot be written (File too large)."
     )
+    assert "Event loop" not in done.stderr
     assert not (folder / "result.json").exists() and not list(folder.glob(".result*"))
     assert Checkpoints(folder / "checkpoint").steps()[-1] == good  # nothing good was given up
     assert outcome(run_cell(folder)) == outcome(whole)  # with room again, it ends as it would have

@@ -6,8 +6,11 @@ import logging
 import math
 import re
 import shutil
+import sys
+import warnings
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -175,10 +178,23 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
+@lru_cache(maxsize=1)
 def _orbax() -> Any:
-    """Orbax, imported when it is first needed; what it would log of an error is raised as well."""
+    """Orbax, imported when it is first needed; what it would log of an error is raised as well.
+
+    Of a write that failed, TensorStore's threads go on to tell an event loop that is there no more, and print
+    a traceback for each file: a thousand lines about a disk that is full, which one sentence says.
+    """
     import orbax.checkpoint as ocp
 
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)  # likewise
+    otherwise = sys.unraisablehook
+
+    def hook(met: Any) -> None:
+        if met.exc_type is not RuntimeError or str(met.exc_value) != "Event loop is closed":
+            otherwise(met)
+
+    sys.unraisablehook = hook
     return ocp

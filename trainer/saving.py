@@ -88,7 +88,6 @@ class Saves:
         self.anchors = Checkpoints(folder / "anchors", 4 + config.chunk_steps // config.rewind_steps)
         self.saver = Saver()
         self._saved_at = time.perf_counter()
-        self._saved_step = 0
 
     def __enter__(self) -> Saves:
         return self
@@ -111,6 +110,7 @@ class Saves:
         if agree(late and ready) and step < config.steps:
             places.append(self.newest)
         if self.saver.failures and self.newest in places and is_first():
+            self.saver.wait()  # what it is writing looks unfinished
             self.newest.prune(1)  # on a full disk the room of the older ones is worth more than they are
         for place in places:
             self._save(place, step, state, host)
@@ -122,21 +122,16 @@ class Saves:
 
     def now(self, step: int, state: State, host: Host) -> None:
         """Save `step` unless it is, and wait until it is on disk."""
-        if step > self._saved_step:
+        self.saver.wait()  # a save under way may fail
+        if step and not agree(step in self.newest.steps()):
             self._save(self.newest, step, state, host)
-        self.saver.wait()
-        return agree(max(self.newest.steps(), default=0))
-
-    def begun(self, step: int) -> None:
-        """The run goes on from its checkpoint of `step`."""
-        self._saved_step = step
+            self.saver.wait()
 
     def forget(self, after: int) -> None:
         """Remove everything saved of later steps: the run has gone back."""
         self.saver.wait()
         for place in (self.newest, self.kept, self.best, self.anchors):
             place.drop(after)
-        self._saved_step = min(self._saved_step, after)
 
     def clear(self) -> None:
         """Remove what only an unfinished run needs."""
@@ -146,7 +141,7 @@ class Saves:
     def _save(self, place: Checkpoints, step: int, state: State, host: Host) -> None:
         self.saver.save(place, step, per_layer(state), host)
         if place is self.newest:
-            self._saved_at, self._saved_step = time.perf_counter(), step
+            self._saved_at = time.perf_counter()
 
 
 def kept(folder: str | Path) -> Checkpoints:
