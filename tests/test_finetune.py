@@ -20,6 +20,7 @@ from scaling.errors import ScalingError
 from scaling.files import read_json, write_json
 from scaling.shape import Shape
 from sweeps.finetune import Request, prepare
+from trainer import health
 from trainer.config import config_from_dict, read_config
 from trainer.loop import run_cell
 from trainer.loss import token_losses
@@ -147,6 +148,18 @@ def test_a_killed_fine_tuning_ends_in_the_same_bits(parent, other, pairs, tmp_pa
     found = run_cell(cut)
     assert outcome({**found, "start": None}) == outcome({**expected, "start": None})
     assert found["start"] == expected["start"] and weights(cut) == weights(whole)
+
+
+def test_going_back_to_the_beginning_keeps_the_loss_before_it(parent, other, tmp_path, monkeypatch):
+    values = prepare(tmp_path, Request(parent, other, steps=40, eval_tokens=2048))
+    changes = {"chunk_steps": 20, "on_spike": "rewind", "rewind_steps": 20, "rewind_most": 1}
+    write_json(tmp_path / "config.json", {**values, **changes})
+    monkeypatch.setattr(health, "first_spike", lambda z, first: 3)
+    result = run_cell(tmp_path)
+    assert [row["back_to"] for row in result["rewinds"]] == [0] and result["status"] == "done"
+    whole = tmp_path / "whole"
+    prepare(whole, Request(parent, other, steps=1, eval_tokens=2048))
+    assert result["start"] == run_cell(whole)["start"]
 
 
 def test_every_kind_of_parent_gives_the_same_beginning(parent, other, tmp_path):
@@ -344,6 +357,16 @@ def test_pairs_are_scored_by_sacrebleu(taught, parent, pairs, tmp_path, capsys):
     assert "not learnt pairs" in failure(capsys, "eval", parent, *asked[2:])
     assert "none of the options" in failure(capsys, *asked, "--context", 9)
     assert "no field 'source'" in failure(capsys, *asked[:4])
+
+
+def test_pairs_need_no_sequence_of_held_out_text(parent, tmp_path):
+    rows = [{"source": "get row", "target": word} for word in WORDS] + [{"source": "set", "target": "key"}]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "held.jsonl").write_text(json.dumps(rows[-1]))
+    held = ("--held-out", tmp_path / "held.jsonl", "--tokenizer", parent)
+    cli("data", "pairs", tmp_path / "p.jsonl", "--out", tmp_path / "data", *held)
+    found = cli("finetune", tmp_path / "run", "--from", parent, "--data", tmp_path / "data", "--steps", 20)
+    assert found["status"] == "done" and found["eval_tokens"] == 4  # those of key, and its end
 
 
 def test_pairs_are_split_by_source_whatever_the_format(tmp_path):

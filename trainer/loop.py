@@ -28,7 +28,7 @@ from trainer.resume import Host, begun, newest, saved_form
 from trainer.rewind import may_rewind, rewound, skipped
 from trainer.saving import Saves, demand_writable
 from trainer.step import State, Static
-from trainer.tokens import SPLITS, TokenFolder
+from trainer.tokens import TokenFolder
 from trainer.training_data import reading
 from trainer.trunk import Trunk
 from trainer.watch import numbers
@@ -84,12 +84,6 @@ def training(
             f"{config.data} holds {data.sha256[:12]}; point it to the data it was planned on."
         )
     reading(config, data).check(str(folder / "config.json"))
-    for split in SPLITS:
-        if len(data.tokens(split)) < config.seq + 1:
-            raise ScalingError(
-                f"{folder / 'config.json'}: field 'seq' is {config.seq}, but the {split} text of "
-                f"{config.data} has {len(data.tokens(split))} tokens, less than one sequence and its target."
-            )
     result = yield from _train(folder, config, data, on_report or (lambda _: None), programs_of)
     if is_first():
         write_json(folder / "result.json", result)
@@ -110,7 +104,6 @@ def _train(
     found = trunk.begin(newest(saves.newest, form, config.sha256), form)
     state, host = begun(static, config, found)
     step = int(state.step)
-    saves.begun(step)
     journal.truncate(folder / journal.NAME, host["reported"])
     spent = host["time_s"]
     host["packed"] = max(host.get("packed", 1), programs.packed)
@@ -199,7 +192,7 @@ def _stop(folder: Path, config: RunConfig, saves: Saves, step: int, state: State
     number = interrupt.asked() or signal.SIGTERM
     if np.isfinite(host["rows"]).all():
         saves.now(step, state, host)
-    there = max(saves.newest.steps(), default=0)
+    there = agree(max(saves.newest.steps(), default=0))
     goes_on = f"goes on from step {there}" if there else "begins again"
     name = signal.Signals(number).name
     raise Interrupted(

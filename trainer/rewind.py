@@ -18,6 +18,7 @@ from trainer.saving import Saves
 from trainer.step import State, Static
 
 Host = dict[str, Any]
+LASTING = ("time_s", "packed", "before")  # of the host's record: what going back does not undo
 
 
 def skipped(host: Host) -> int:
@@ -45,4 +46,5 @@ def rewound(
         f"loss spike at step {spike}: back to step {back}, past the {step - back} batches read since "
         f"(rewind {number} of at most {config.rewind_most})."
     )
-    return state, {**before, "time_s": host["time_s"], "rewinds": [*host["rewinds"], this]}
+    lasting = {name: host[name] for name in LASTING if name in host}
+    return state, {**before, **lasting, "rewinds": [*host["rewinds"], this]}

@@ -22,7 +22,7 @@ from trainer.objectives.pairs import PairData
 from trainer.objectives.rows import Rows
 from trainer.objectives.text import StreamText
 from trainer.objectives.validation import by_label, spoken, validate
-from trainer.tokens import TokenFolder
+from trainer.tokens import SPLITS, TokenFolder
 
 
 class TrainingData:
@@ -64,8 +64,14 @@ class TrainingData:
         return str(self.stream.dtype if self.plain else self.rows.dtype)
 
     def check(self, where: str) -> None:
-        """Raise ScalingError unless the shape's vocabulary has a row for every symbol of the run, and every
-        source of its mixture has text."""
+        """Raise ScalingError unless the shape's vocabulary has a row for every symbol of the run, each split
+        a sequence, and every source of its mixture text."""
+        for split in SPLITS:
+            if (tokens := len(self.data.tokens(split))) < self.config.seq + 1:
+                raise ScalingError(
+                    f"{where}: field 'seq' is {self.config.seq}, but the {split} text of {self.config.data} "
+                    f"has {tokens} tokens, less than one sequence and its target."
+                )
         needed = self.data.vocab_size + (0 if self.plain else len(self.rows.symbols))
         if needed > self.config.shape.vocab:
             more = "" if self.plain else f" and the recipe's {len(self.rows.symbols)}"
