@@ -135,6 +135,12 @@ def test_unusable_requests_are_usage_errors(text: str) -> None:
         TokenizerRequest.parse(text)
 
 
+def test_a_file_may_be_called_like_a_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bpe.json").touch()
+    assert TokenizerRequest.parse("bpe.json").kind == "file"
+
+
 def test_a_folder_without_a_model_is_no_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(ScalingError, match="neither a run's folder nor a model's"):
         TokenizerRequest.parse(str(tmp_path)).load()

@@ -252,7 +252,7 @@ class TokenizerRequest:
         if text == "bytes":
             return cls("bytes")
         kind = next((name for name in TRAINERS if text.startswith(name)), None)
-        if kind:
+        if kind and not Path(text).exists():  # a file may be called bpe.json
             size = text.removeprefix(kind).removeprefix(":")
             if not size.isdecimal() or not SMALLEST_BPE <= int(size) <= 1_000_000:
                 raise UsageError(
