@@ -274,3 +274,20 @@ def test_any_table_is_fitted_or_refused(seed, size, wildness):
     loss, low, high = result.predict(frame["params"], frame["tokens"])
     assert np.isfinite(loss).all() and (low <= loss).all() and (loss <= high).all()
     json.loads(dumps(result.to_dict()))
+
+
+def test_where_most_runs_are_short_the_interval_of_a_loss_holds_the_data_s_own_forecast():
+    """They and the prior bend the law the same way; runs of 10 to 100 times are covered all the same."""
+    cheap, dear = OWN.select(OWN.flops < 3.3e11), OWN.select(OWN.flops > 2e12)
+    fitted, at = fit(cheap, bootstrap=60), (dear.params("total"), dear.tokens)
+    assert any("tend to be too high" in note for note in fitted.notes)
+    loss, low, high = fitted.predict(*at)
+    assert ((low < dear.loss) & (dear.loss < high)).mean() >= 0.9
+    alone = fitted.prior_free.loss(*at)
+    assert (alone < loss).all() and high / loss == pytest.approx(alone / low, rel=1e-9)
+    again = Fit.from_dict(json.loads(dumps(fitted.to_dict())))
+    assert again.predict(*at)[1] == pytest.approx(low, rel=1e-3)
+    longer = fit(Runs.from_frame(cheap.table.drop(columns=["steps"])), bootstrap=60)
+    loss, low, high = longer.predict(*at)
+    assert high / loss == pytest.approx(loss / low, rel=1e-9)
+    assert not any("too high" in note for note in longer.notes)

@@ -22,15 +22,15 @@ from scaling.errors import ScalingError
 from scaling.files import read_json
 from scaling.guards import FEW_STEPS
 from scaling.laws import certificate as certify
-from scaling.laws.crosscheck import without_few_steps
+from scaling.laws.crosscheck import note_checkpoints, short_decide, without_few_steps
 from scaling.laws.estimate import FREE, HUBER, Estimate, Prior, Rows, estimate
 from scaling.laws.intervals import (
-    WIDEST,
     Missed,
     draws,
     exponent_interval,
     forward,
     forward_summary,
+    joined,
     log_loss_sd,
     reach,
     run_noise,
@@ -93,8 +93,10 @@ class Fit:
         n, d = np.broadcast_arrays(floats(params), floats(tokens))
         loss = self.law.loss(n, d)
         sd = np.hypot(log_loss_sd(self.draws, n.ravel(), d.ravel()).reshape(n.shape), self.noise)
-        half = np.minimum(z_of(level) * self.inflation * sd, WIDEST)
-        return loss, loss * np.exp(-half), loss * np.exp(half)
+        half = z_of(level) * self.inflation * sd
+        few = (self.extras.get("few_steps") or {}).get("rows", 0)
+        alone = self.prior_free.loss(n, d) if short_decide(few, self.data["rows"]) else loss
+        return loss, *joined(loss, half, half, alone)
 
     def n_opt(self, flops: ArrayLike, level: float = 0.9) -> tuple[Floats, Floats, Floats]:
         """(N, lo, hi) of least loss under 6 N D = flops."""
@@ -244,6 +246,7 @@ def fit(
     rows, few = rows_of(runs, count)
     certify.refuse_unfit(rows, family, runs.source)
     notes = list(runs.notes)
+    note_checkpoints(rows, notes)
     stage("fitting", 0.0)
     free = estimate(rows, family, None, delta)
     shrunk = free if chosen is None else shrink(free, chosen, delta, notes)
