@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ PAGES = sorted({ROOT / "README.md", *DOCS.glob("*.md")} - {DOCS / "log.md"})  # 
 def words_of(line: str) -> tuple[str, list[str]] | None:
     """(verb, arguments) of a `scaling` command; what is optional, in brackets, counts as given."""
     line = re.sub(r"\[(-.*?)\]", r"\1", line.partition("  #")[0]).replace("...", "")
-    words = shlex.split(line)
+    words = list(takewhile(lambda word: word not in (">", "|", "&&"), shlex.split(line)))
     words = words[next(i for i, word in enumerate(words) if re.fullmatch(r"(\S*/)?scaling", word)) + 1 :]
     two = " ".join(words[:2])
     return (two, words[2:]) if two in VERBS else (words[0], words[1:]) if words else None
@@ -78,7 +79,8 @@ def test_the_commands_of_a_page_exist_as_written(page):
     """Lines of code blocks parse; verbs and options that a sentence names are the command's own."""
     text = page.read_text()
     blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    for line in re.findall(r"^(?:\S*/)?scaling .*", "\n".join(blocks), re.MULTILINE):
+    lines = "\n".join(blocks).replace("\\\n", "")
+    for line in re.findall(r"^(?:\S*/)?scaling .*", lines, re.MULTILINE):
         verb, arguments = words_of(line)
         load_verb(verb).make_context(verb, arguments)  # raises for what does not parse
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
