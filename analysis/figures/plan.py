@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from analysis.figures.parts import DASHED, mark, shade
 from analysis.style import INK, LAW, MUTED, PLAN, literal, log_axis, pad_log, plate, styled
+from scaling.plan_keys import shape_of
 from scaling.quantities import format_bytes, format_duration, format_money
 
 SMALL = 0.005  # terms below this share of the whole are not drawn
@@ -46,13 +47,14 @@ def _leaving(ax: Axes, plan: Mapping[str, Any]) -> None:
     kept = waste <= MOST_WASTE
     ax.plot(n[kept], waste[kept], color=LAW, zorder=3)
     ax.axvspan(band["params_lo"], band["params_hi"], color=LAW, alpha=0.12, linewidth=0)
-    size = float(plan["shape"]["params"])
+    size = float(shape_of(plan).params(plan["convention"]["params"]))  # as the curve counts
     mark(ax, size, float(np.interp(np.log(size), np.log(n), waste)), "D", PLAN)
     top = max(0.1, float(waste[kept].max()) * 1.05)
     ax.set_ylim(-0.03 * top, top)
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     log_axis(ax, "x", "count")
-    ax.set_xlabel("parameters")
+    count = plan["convention"]["params"]
+    ax.set_xlabel("parameters" if count == "total" else f"parameters, {count}")
     ax.set_ylabel("compute wasted")
     ax.set_title(f"Another size: within {band['waste']:.0%} in the shade")
 
