@@ -22,6 +22,7 @@ except ImportError:  # no such locks on this platform: the name in the file must
 
 BEAT_S = 10.0
 WAIT_S = 0.05
+ASKED_S = 0.5
 STALE_S = 60.0  # a name not touched for this long is that of a dead holder; clocks may differ by the rest
 
 
@@ -36,7 +37,7 @@ class FolderLock:
     def acquire(self) -> bool:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        locked = _lock(handle)
+        locked = _lock_unless_asked(handle)
         if locked is False or _held_elsewhere(handle, locked is None):
             os.close(handle)
             return False
@@ -82,7 +83,7 @@ def is_held(folder: str | Path) -> bool:
     except OSError:  # it may only be read: somebody else's sweep
         return _named_lately(f"{folder}/.lock")
     try:
-        locked = _lock(handle)
+        locked = _lock_unless_asked(handle)
         return locked is False or _held_elsewhere(handle, locked is None)
     finally:
         os.close(handle)
@@ -99,9 +100,27 @@ def _lock(handle: int) -> bool | None:
     return True
 
 
+def _lock_unless_asked(handle: int) -> bool | None:
+    """As `_lock`, after those who only ask: they have the lock for an instant, and no name in the file."""
+    end = time.monotonic() + ASKED_S
+    while (locked := _lock(handle)) is False and not _names_a_holder(handle) and time.monotonic() < end:
+        time.sleep(0.002)
+    return locked
+
+
+def _names_a_holder(handle: int) -> bool:
+    host, pid = _named(handle)
+    return bool(host) and (host != socket.gethostname() or not pid.isdigit() or _alive(int(pid)))
+
+
+def _named(handle: int) -> tuple[str, str]:
+    host, _, pid = os.pread(handle, 200, 0).decode(errors="replace").strip().partition(" ")
+    return host, pid
+
+
 def _held_elsewhere(handle: int, no_locks: bool) -> bool:
     """Whether the file names a living holder that the system's lock does not speak for."""
-    host, _, pid = os.pread(handle, 200, 0).decode(errors="replace").strip().partition(" ")
+    host, pid = _named(handle)
     if not host or time.time() - os.fstat(handle).st_mtime > STALE_S:
         return False
     if host != socket.gethostname():

@@ -178,23 +178,24 @@ def extrapolated_bias(design: Design, laws: Floats, target: float) -> dict[str, 
 
 def cheaper(
     design: Design, reached: Power, target: float, noise: float = NOISE
-) -> tuple[Design, Power] | None:
-    """The cheapest Fisher-optimal design, of runs no dearer and no more than this one's, that errs no more.
+) -> tuple[float, Power] | None:
+    """FLOPs to give `scaling sweep --budget` for a design of runs no dearer and no more that errs no more.
 
-    None when none at four fifths of the FLOPs does as well, in N_opt and in loss.
+    It is the cheapest Fisher-optimal one tried, chosen as that command chooses it; None when none at four
+    fifths of the FLOPs does as well, in N_opt and in loss.
     """
     for share in tracked(SHARES, "looking for a cheaper design"):
+        flops = float(f"{share * reached.flops:.4g}")
         try:
             other = optimal_design(
                 design.family, max(design.budgets), target, seq=design.seq, batch=design.batch,
-                runs=reached.runs, flops=share * reached.flops, rule=design.rule, noise=noise,
-                unique_tokens=design.unique_tokens,
+                runs=reached.runs, flops=flops, rule=design.rule, unique_tokens=design.unique_tokens,
             )  # fmt: skip
         except ScalingError:
             continue
         found = power(points_of(other.cells, other.seq), judged(design), target, noise, seed=1)
         if found.params_rms <= reached.params_rms and found.loss_rms <= reached.loss_rms:
-            return other, found
+            return flops, found
     return None
 
 
@@ -233,7 +234,7 @@ def preflight(
         "apart": None if apart is None else apart.to_dict(),
         "bands": bands(design, laws, noise) if banded else [],
         "approach_2": extrapolated_bias(design, laws, target) if banded else None,
-        "cheaper": None if better is None else better[1].to_dict(),
+        "cheaper": None if better is None else {**better[1].to_dict(), "budget": better[0]},
     }
 
 

@@ -4,6 +4,8 @@ import errno
 import os
 import subprocess
 import sys
+import threading
+from functools import cache
 
 import pytest
 
@@ -67,3 +69,39 @@ def test_a_holder_is_heard_of_while_it_works(tmp_path, monkeypatch):
         locks.time.sleep(0.02)
     assert (tmp_path / ".lock").stat().st_mtime > 0
     lock.release()
+
+
+@pytest.mark.parametrize("dead", ["", "a killed holder's name"])
+def test_who_only_asks_is_in_nobodys_way(tmp_path, dead):
+    """`scaling status --watch` looks at folders that workers take, and at those of killed ones."""
+    over, found = threading.Event(), []
+
+    def ask():
+        while not over.is_set():
+            found.append(is_held(tmp_path))
+
+    if dead:
+        name_holder(tmp_path, locks.socket.gethostname(), ended_process())
+    else:
+        (tmp_path / ".lock").touch()
+    asking = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in asking:
+        thread.start()
+    taken = 0
+    for _ in range(20):
+        lock = FolderLock(tmp_path)
+        taken += lock.acquire()
+        lock.release()
+        if dead:
+            name_holder(tmp_path, locks.socket.gethostname(), ended_process())
+    over.set()
+    for thread in asking:
+        thread.join()
+    assert taken == 20 and not is_held(tmp_path)
+
+
+@cache
+def ended_process():
+    """The id of a process that is no more."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        return ended.pid

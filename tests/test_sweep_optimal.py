@@ -128,6 +128,9 @@ def test_preflight_finds_a_cheaper_design_that_errs_no_more():
     assert found["cheaper"] is not None
     assert found["cheaper"]["flops"] <= 0.81 * found["power"]["flops"]
     assert found["cheaper"]["params_rms"] <= found["power"]["params_rms"]
+    # Asked for as the page says, it is that very design.
+    again = optimal(runs=found["cheaper"]["runs"], flops=found["cheaper"]["budget"])
+    assert (len(again.cells), again.flops) == (found["cheaper"]["runs"], found["cheaper"]["flops"])
 
 
 def test_impossible_designs_are_refused_in_words():

@@ -10,6 +10,12 @@ import typer
 from scaling.cli import engines, machines
 from scaling.cli.output import emit, say, table
 
+PANELS = {
+    "What is trained": ("data", "tokenizer", "recipe", "family", "objective", "mixture", "control"),
+    "Which runs": ("budgets", "sizes", "widths", "seeds", "seed", "design", "grid"),
+    "Runs chosen for a target": ("target", "budget", "runs", "noise"),
+}
+
 
 @engines.on_engines
 def command(
@@ -101,6 +107,8 @@ def command(
     design would tell. The same command on the same folder skips what is done; without options it goes on
     with what the folder holds. Results land in FOLDER/runs.csv. --dry-run gives time, and with --price
     money, by the profile of `scaling calibrate` where there is one, or for --accelerator and --chips.
+
+    Example: scaling sweep DIR --data builtin:stdlib --budgets 1e11,3e11,1e12
 
     Example: scaling sweep DIR --budget 1e13 --target 1e14 --dry-run
     """
@@ -306,7 +314,7 @@ def show_preflight(found: dict[str, Any]) -> None:
         )
     if found["cheaper"]:
         cheap, top = found["cheaper"], max(band["budget"] for band in found["bands"])
-        asked = f"--runs {cheap['runs']} --budget {cheap['flops']:.4g} --budgets {top:g}"
+        asked = f"--runs {cheap['runs']} --budget {cheap['budget']:.4g} --budgets {top:g}"
         print(f"the cheaper design: {asked} --target {found['target']:g}".replace("e+", "e"))
 
 
