@@ -16,7 +16,7 @@ from sweeps.engines import slots
 from sweeps.engines.base import Task, failures
 from sweeps.engines.local import choose, run_tasks
 from sweeps.engines.progress import Lines, Remaining
-from sweeps.engines.slots import Slot, available_slots, taken_slots, usable_cores
+from sweeps.engines.slots import Slot, available_slots, taken_slots, usable_cores, worker_environment
 from sweeps.locks import FolderLock, is_held
 
 RUNNER = "fake_runner:run_cell"
@@ -181,8 +181,11 @@ def test_remaining_time_learns_from_what_runs_took(tmp_path):
     assert left.done_share == pytest.approx(0.375)
 
 
-def test_slots_follow_the_request():
+def test_slots_follow_the_request(monkeypatch):
     assert len(available_slots(1)) == 1
+    monkeypatch.setenv("JAX_PLATFORMS", "tpu,cpu")  # what the user has chosen stays
+    (host,) = available_slots()
+    assert host.core is None and worker_environment(host)["JAX_PLATFORMS"] == "tpu,cpu"
     with pytest.raises(UsageError, match="at least one"):
         available_slots(0)
 

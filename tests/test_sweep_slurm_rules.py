@@ -144,6 +144,15 @@ def test_what_is_queued_already_is_waited_for_not_submitted_again(tmp_path, monk
     assert fake.submissions == [["a", "b"]]
 
 
+def test_a_job_of_the_same_id_on_another_cluster_is_no_job_of_this_sweep(tmp_path, monkeypatch):
+    made = tasks(tmp_path, "a")
+    FakeSlurm(monkeypatch, {"a": ["RUNNING"]})
+    sweep(tmp_path, made, detach=True)
+    other = FakeSlurm(monkeypatch, {})
+    other.seen[Element("1", 1)] = Sighting("RUNNING", "somebody-else", "None")
+    assert sweep(tmp_path, made)["a"].state == "done" and other.submissions == [["a"]]
+
+
 def test_a_silent_slurm_is_waited_for_and_nothing_is_submitted_blindly(tmp_path, monkeypatch):
     fake = FakeSlurm(monkeypatch, {"a": ["FAILED", "RUNNING"]})
     made = tasks(tmp_path, "a")

@@ -35,11 +35,16 @@ class Slot:
 
 
 def available_slots(workers: int | None = None) -> tuple[Slot, ...]:
-    """One slot per accelerator where JAX can use one, else one per usable core; at most `workers`."""
+    """One slot per GPU where JAX can use one, else one per usable core; at most `workers`.
+
+    With JAX_PLATFORMS=tpu it is one for the host; TPUs are not looked for.
+    """
     if workers is not None and workers < 1:
         raise UsageError(f"--workers {workers}: at least one worker is needed.")
     gpus = _gpus()
-    if gpus:
+    if os.environ.get("JAX_PLATFORMS", "").startswith("tpu"):
+        slots: tuple[Slot, ...] = (Slot("tpu"),)  # one process has all chips of a host
+    elif gpus:
         slots = tuple(Slot(f"gpu{i}", env={"CUDA_VISIBLE_DEVICES": gpu}) for i, gpu in enumerate(gpus))
     else:
         env = {"JAX_PLATFORMS": "cpu"}

@@ -136,6 +136,8 @@ class _Watch:
                 job = record.get("job")
                 element = Element(job, index) if job else named.get((record["name"], index))
                 sight = seen.get(element) if element else None
+                if sight and sight.name != record["name"] and not self.options.renames:
+                    continue  # ids begin anew on another cluster: somebody else's job
                 if run is not None and run.element is None and sight and sight.state not in slurm.ENDED:
                     self._place(run, element, sight)
                     adopted += 1

@@ -79,6 +79,11 @@ class SlurmOptions:
             if word is not None and (not word.strip() or "\n" in word):
                 raise UsageError("--slurm options: each is one line of text that is not empty.")
 
+    @property
+    def renames(self) -> bool:
+        """Whether `lines` give the jobs another name than their submission's."""
+        return any(re.match(r"(-J|(--)?job-name)", line) for line in self.lines)
+
     def directives(self, processes: int = 1) -> list[str]:
         """The options of sbatch that say what a run over `processes` nodes needs."""
         asked = {
