@@ -53,6 +53,14 @@ def test_the_multiplier_is_what_the_laws_say():
     dumps(found.to_dict())
 
 
+def test_a_recipe_with_more_seeds_is_not_the_better_for_its_luckiest():
+    a = sweep(LAW, 0)
+    twice = pd.concat(
+        [a.table.assign(loss=a.loss * 1.003, seed=0), a.table.assign(loss=a.loss * 0.999, seed=1)]
+    )
+    assert gain(a, Runs.from_frame(twice), draws=20).best_runs == (4, 0)
+
+
 @pytest.mark.parametrize("gained", [0.0, 0.4])
 def test_the_interval_holds(gained):
     """Four seeds each, nominal 90%: at least three must hold, and none may be far off."""

@@ -14,7 +14,7 @@ exponent or E has no single multiplier; the fit with everything separate says wh
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -249,6 +249,8 @@ def _in_table_flops(a: Runs, b: Runs, rows_a: Rows, rows_b: Rows, total: float) 
 
 
 def _best_runs(a: Runs, b: Runs) -> tuple[int, int]:
+    """Budgets that both tables have, and those where B's best is the lower; seeds count as their mean."""
+    a, b = _over_seeds(a), _over_seeds(b)
     best_a, best_b = best_of_bins(a), best_of_bins(b)
     shared = lower = 0
     for i in best_b:
@@ -258,3 +260,11 @@ def _best_runs(a: Runs, b: Runs) -> tuple[int, int]:
             shared += 1
             lower += bool(b.loss[i] < a.loss[j])
     return shared, lower
+
+
+def _over_seeds(runs: Runs) -> Runs:
+    """Rows of equal params and tokens have their mean loss each: no recipe wins by more tries."""
+    _, same = np.unique(np.stack([runs.params(), runs.tokens]), axis=1, return_inverse=True)
+    same = same.ravel()
+    mean = np.bincount(same, runs.loss) / np.bincount(same)
+    return replace(runs, table=runs.table.assign(loss=mean[same]))
