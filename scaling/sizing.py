@@ -26,6 +26,7 @@ GENERIC_VOCAB = 32_000
 GENERIC_SEQ = 2048
 LADDER_SPAN = 12.0  # a ladder reaches from the expected optimum / 12 to the optimum x 12
 LADDER_MEMBERS = 400
+FINE = 0.05  # of ln N: how finely a ladder is read between its members
 
 
 def generic_family(vocab: int = GENERIC_VOCAB) -> ShapeFamily:
@@ -80,9 +81,7 @@ class Ladder:
 
         C_eq is the compute at which the ladder's best member reaches the same loss.
         """
-        log_share = np.linspace(-4.0, 0.0, 401)  # down to 2% of the budget
-        frontier = np.array([np.min(law.loss(self.params, self.tokens * math.exp(x))) for x in log_share])
-        return 1.0 - np.exp(np.interp(-self.losses(law), -frontier, log_share))
+        return _waste(law, self.params, self.tokens)
 
     def waste_draws(self, draws: Floats, member: int) -> Floats:
         """The waste of one member under each row (E, A, B, alpha, beta, g) of `draws`."""
@@ -95,8 +94,17 @@ class Ladder:
         return 1.0 - np.exp([float(np.interp(-loss, -row, log_share)) for loss, row in pairs])
 
     def band(self, law: PNormLaw, share: float) -> tuple[float, float]:
-        """Range of N within which at most `share` of the compute is wasted."""
-        return safe_range(self.params, self.waste(law), share)
+        """Range of N within which at most `share` of the compute is wasted, also between members far apart.
+
+        Between members, ln D follows ln N on a line. Waste is against the best of all these sizes: against
+        the best member, a coarse ladder's range could leave out the law's own optimum.
+        """
+        log_n = np.log(self.params)
+        parts = max(1, math.ceil(float(np.max(np.diff(log_n))) / FINE))
+        places = np.arange(parts * (len(log_n) - 1) + 1) / parts
+        between = np.interp(places, np.arange(len(log_n)), log_n)
+        tokens = np.exp(np.interp(between, log_n, np.log(self.tokens)))
+        return safe_range(np.exp(between), _waste(law, np.exp(between), tokens), share)
 
     def at_ratio(self, tokens_per_param: float) -> tuple[float, float] | None:
         """(N, D) at which the budget gives this many tokens per parameter; None outside the ladder."""
@@ -105,6 +113,13 @@ class Ladder:
             return None
         at = np.interp(-math.log(tokens_per_param), -ratio, np.log(self.params))
         return math.exp(at), math.exp(float(np.interp(at, np.log(self.params), np.log(self.tokens))))
+
+
+def _waste(law: PNormLaw, params: Floats, tokens: Floats) -> Floats:
+    """1 - C_eq / C of each (N, D) of one budget; at C_eq the best of them does as well."""
+    log_share = np.linspace(-4.0, 0.0, 401)  # down to 2% of the budget
+    frontier = np.array([np.min(law.loss(params, tokens * math.exp(x))) for x in log_share])
+    return 1.0 - np.exp(np.interp(-law.loss(params, tokens), -frontier, log_share))
 
 
 def ladder(

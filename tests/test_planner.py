@@ -319,6 +319,16 @@ def test_a_safe_range_interpolates_between_members():
     assert (math.log(low), math.log(high)) == pytest.approx((-0.5, 0.5), abs=0.01)
 
 
+def test_a_coarse_ladder_s_safe_range_is_the_law_s_own():
+    """Widths of 64 apart leave a factor of 1.7 between members: the range still holds the law's optimum."""
+    coarse = ladder(ShapeFamily(vocab=64, width_multiple=64), 1e6, 3e14, 64, "6nd", "total")
+    exact = safe_range(
+        n := np.geomspace(1e5, 1e7, 2001), 1 - TRUTH.compute_for_loss(TRUTH.loss(n, 5e13 / n)) / 3e14, 0.02
+    )
+    assert coarse.band(TRUTH, 0.02) == pytest.approx(exact, rel=0.02)
+    assert exact[0] < float(TRUTH.optimum(3e14)[0]) < exact[1]
+
+
 def test_the_ladder_s_waste_is_the_closed_form_s_where_the_accountings_agree():
     # Under 6nd with total parameters the ladder is the continuous problem, finely sampled.
     members = ladder(ShapeFamily(vocab=64, width_multiple=2, head_dim=2), 3e5, 1e13, 64, "6nd", "total")
