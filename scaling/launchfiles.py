@@ -80,7 +80,11 @@ def run_config(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def generic_recipe(plan: Mapping[str, Any], shape: Shape) -> Recipe:
-    """Rules for a run that no sweep tuned: the rate of a published law at this size and these tokens."""
+    """Rules for a run that no sweep tuned: the rate of a published law at this size and these tokens.
+
+    Of the default recipe only what is no tuning is taken: its rates by part and its decay were tuned for
+    another peak, at small widths.
+    """
     rate = HYPERPARAMETERS[LR_LAW].value(N=plan["shape"]["params_non_embedding"], D=plan["tokens"])
     assert rate is not None
     return Recipe(
@@ -91,6 +95,10 @@ def generic_recipe(plan: Mapping[str, Any], shape: Shape) -> Recipe:
         lr_horizon_exponent=0.0,
         warmup_max_steps=WARMUP_STEPS,
         weight_decay=WEIGHT_DECAY,
+        decay_timescale=None,
+        decay_timescale_exponent=0.0,
+        parametrisation="mup",
+        part_rates=None,
         dtype="bfloat16",
     )
 

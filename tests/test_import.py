@@ -6,6 +6,8 @@ import builtins
 import json
 import math
 import random
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -364,3 +366,50 @@ def test_which_tag_is_the_loss_is_never_guessed(tmp_path, tags, columns, sentenc
                 writer.add_scalar(tag, 1.0, 1)
     with pytest.raises(ScalingError, match=sentence):
         read_runs(tmp_path, columns=columns)
+
+
+@pytest.mark.requires("tensorboard")
+def test_the_examples_of_the_page_work_as_they_stand(tmp_path, monkeypatch, capsys):
+    """Every command of docs/import.md, in a folder with a file of each kind."""
+    called = {"nanochat_results.csv": "results.csv", "wandb_chart.csv": "chart.csv"}
+    for path in HERE.iterdir():
+        (tmp_path / called.get(path.name, path.name)).write_bytes(path.read_bytes())
+    sizes = "tb_small,1e7,5e5\nsmall,1e7,4096\nlarge/one,4e7,4096\n"
+    write(tmp_path, (HERE / "sizes.csv").read_text() + sizes, "sizes.csv")
+    write(
+        tmp_path,
+        "model base.num_params=125829120 base.tokens_trained=3974103040 base.val_bpb=1.1164\n",
+        "curve.log",
+    )
+    write(
+        tmp_path,
+        "tokens,loss,flops,params,hidden_dim,num_layers,batch_size,label\n1e9,1.1,6e17,1e8,512,8,64,a\n",
+        "isoflop.csv",
+    )
+    rng = np.random.default_rng(0)
+    rows = ["model_params,steps,eval/loss,width_params,seen,val_bpb,gflops"]
+    for size in np.geomspace(1e7, 1e9, 5):
+        for tokens in np.geomspace(2e8, 2e10, 5):
+            loss = (1.7 + 400 / size**0.34 + 410 / tokens**0.28) * math.exp(rng.normal(0, 0.002))
+            steps = round(tokens / 524288)
+            per_byte = loss / math.log(2) / 4.6
+            cells = (size, steps, loss, size / 1e6, tokens, per_byte, 6 * size * tokens / 1e9)
+            rows.append(",".join(map(str, cells)))
+    write(tmp_path, "\n".join(rows) + "\n", "table.csv")
+    for run, params in (("small", 1e7), ("large/one", 4e7)):
+        logged(tmp_path / "events" / run, range(21))
+        from tensorboardX import SummaryWriter
+
+        with SummaryWriter(str(tmp_path / "events" / run), filename_suffix=".params") as writer:
+            writer.add_scalar("parameter_count", params, 0)
+    page = (Path(__file__).parent.parent / "docs" / "import.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    commands = [line for block in blocks for line in block.splitlines()]
+    assert len(commands) >= 15 and all(command.startswith("scaling ") for command in commands)
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        words = shlex.split(command, comments=True)[1:]
+        words += ["--bootstrap", "20"] if words[0] == "fit" else []
+        assert main(words) == 0, f"{command}\n{capsys.readouterr().err}"
+        for file in re.findall(r"(?:--out |=)(\S+\.(?:csv|jsonl|ya?ml|py|sh))\b", command):
+            assert (tmp_path / file).stat().st_size > 0, file

@@ -85,7 +85,15 @@ def test_a_share_of_the_steps_is_the_steps_again(written):
 
 
 def recipe(**fields) -> dict:
-    return Recipe(seq=2048, batch=1024, lr=1e-3, **fields).to_dict()
+    plain = {
+        "weight_decay": 0.1,
+        "decay_timescale": None,
+        "decay_timescale_exponent": 0.0,
+        "part_rates": None,
+    }
+    return Recipe(
+        **{"seq": 2048, "batch": 1024, "lr": 1e-3, "parametrisation": "mup", **plain, **fields}
+    ).to_dict()
 
 
 def test_levanter_adds_up_to_the_plan(written):
