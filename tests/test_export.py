@@ -131,6 +131,18 @@ def test_a_shape_that_no_architecture_has_is_not_exported(runs, tmp_path):  # no
         export_model(odd, tmp_path / "hub")
 
 
+def test_the_card_says_what_the_architecture_does_not_know(runs, tmp_path):  # noqa: F811
+    model = load_model(runs["bytes"])
+    for origin, said in (
+        ({}, ()),
+        ({"mode_id": 3}, ("put id 3 first",)),
+        ({"separator": "\n"}, ("closed by '\\n'", "looks back only")),
+    ):
+        export_model(dataclasses.replace(model, origin=origin), tmp_path / "hub")
+        card = (tmp_path / "hub" / "README.md").read_text()
+        assert all(words in card for words in said) and card.count("It learnt") == bool(said)
+
+
 def test_folders_in_use_and_incomplete_ones_are_refused(runs, tmp_path, capsys):  # noqa: F811
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")

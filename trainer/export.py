@@ -298,6 +298,22 @@ def stretched(shape: Shape) -> str:
     )
 
 
+def spoken(model: Model) -> str:
+    """Lines of the card for what the architecture does not know of: a mode token, a source read both ways."""
+    said = ""
+    if model.first is not None:
+        said = (
+            f"- It learnt to go on with a text after a mode token: put id {model.first} first, in place of "
+            "that symbol. The tokenizer has no text for it.\n"
+        )
+    if model.separator is not None:
+        said += (
+            f"- It learnt to answer a source, closed by {model.separator!r}, that is read both ways. This "
+            "architecture looks back only, and answers otherwise than `scaling generate` does.\n"
+        )
+    return said
+
+
 def card(model: Model, config: dict[str, Any], end: str) -> str:
     """README.md: what the folder is, and what the format does not say."""
     s, origin = model.shape, model.origin
@@ -306,6 +322,7 @@ def card(model: Model, config: dict[str, Any], end: str) -> str:
         if isinstance(model.tokenizer, ByteTokenizer)
         else ""
     )
+    further = f"{lost}{spoken(model)}{stretched(s)}"
     return f"""# {origin.get("name", "model")}
 
 A `{config["model_type"]}` model of {s.params():,} parameters ({s.layers} layers, width {s.width}), exported
@@ -313,5 +330,5 @@ by `scaling export`. Trained on {origin.get("tokens", 0):,} tokens of the data {
 
 - Context: {model.seq} tokens. The model has not seen longer ones.
 - A document begins after `{end}`, which closed the one before it: put its id (bos_token_id) first.
-{lost}{stretched(s)}- Products were computed in {model.dtype} in training; the weights are float32.
+{further}- Products were computed in {model.dtype} in training; the weights are float32.
 """
