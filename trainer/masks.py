@@ -7,10 +7,11 @@ before it, and every one of them is learnt.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 
@@ -90,6 +91,15 @@ def target_weights(batch: Batch | Array) -> Array | None:
         seen = batch.prefix[..., 1:] & batch.prefix[..., :-1]
         weight = jnp.where(seen, 0.0, weight)
     return weight
+
+
+def filled(batch: Batch | np.ndarray, missing: int) -> Any:
+    """Host arrays [steps, ...] and the first step `missing` times more: what a program takes has one size."""
+
+    def one(field: np.ndarray) -> np.ndarray:
+        return np.concatenate([field, np.repeat(field[:1], missing, axis=0)]) if missing else field
+
+    return jax.tree.map(one, batch)
 
 
 def restarting(segments_BT: Array) -> Array:

@@ -16,7 +16,7 @@ from trainer.batches import train_ids
 from trainer.config import RunConfig
 from trainer.control import TaggedStream, counted, tags_of
 from trainer.evaluate import Evaluation, evaluate
-from trainer.masks import Batch
+from trainer.masks import Batch, filled
 from trainer.mixing import MixedText, parts_of
 from trainer.objectives.pairs import PairData
 from trainer.objectives.rows import Rows
@@ -91,15 +91,12 @@ class TrainingData:
         """The batches of `count` steps from `step` on, of some `rows` alone if given, and the first of them
         again up to the `chunk_steps` that a program takes."""
         c = self.config
-        batch: Any
+        batch: Batch | np.ndarray
         if self.plain:
             batch = train_ids(self.stream, c.seed, step, count, c.batch, c.seq, rows)
         else:
             batch = self.rows.batches(self.text, step, count, rows)
-        missing = c.chunk_steps - count
-        if isinstance(batch, Batch):
-            return Batch(*(None if field is None else _filled(field, missing) for field in batch))
-        return _filled(batch, missing)
+        return filled(batch, c.chunk_steps - count)
 
     def evaluate(self, program: Any, params: Any) -> Evaluation:
         """The validation of `trainer.evaluate`; an objective's own loss and modes beside it."""
@@ -165,7 +162,3 @@ def reading(config: RunConfig, data: TokenFolder) -> TrainingData | PairData:
 def ids_dtype(config: RunConfig, data: TokenFolder) -> str:
     """The type in which ids reach the programs of a run."""
     return reading(config, data).dtype
-
-
-def _filled(field: np.ndarray, missing: int) -> np.ndarray:
-    return np.concatenate([field, np.repeat(field[:1], missing, axis=0)]) if missing else field

@@ -21,7 +21,7 @@ from scaling.errors import ScalingError
 from trainer.batches import starts_of
 from trainer.config import RunConfig
 from trainer.evaluate import BLOCKS_PER_CALL, WINDOWS_PER_BLOCK, Evaluation
-from trainer.masks import Batch
+from trainer.masks import Batch, filled
 from trainer.pairs import given
 from trainer.tokens import Split, TokenFolder
 
@@ -132,8 +132,7 @@ class PairData:
             numbers = numbers.reshape(count, c.batch)[:, rows].reshape(-1)
         chosen = starts_of(c.seed, numbers, len(self.rows) + 1, 1)
         batch, _ = self.rows.batch(chosen, (count, len(numbers) // count))
-        missing = c.chunk_steps - count
-        return Batch(*(None if field is None else _filled(field, missing) for field in batch))
+        return filled(batch, c.chunk_steps - count)
 
     def evaluate(self, program: Any, params: Any) -> Evaluation:
         """Nats per target token, and bits per byte of the targets, of the held-out pairs in the first rows,
@@ -175,7 +174,3 @@ class PairData:
                 "pairs_left_out": len(rows.sizes) - len(rows.kept),
             },
         }
-
-
-def _filled(field: np.ndarray, missing: int) -> np.ndarray:
-    return np.concatenate([field, np.repeat(field[:1], missing, axis=0)]) if missing else field
