@@ -8,6 +8,8 @@ A simulated sweep has 4 budgets (1e18 to 3e19 FLOPs) of 6 sizes, a factor of 6 a
   tilted     g = 1 and a = .6, away from the prior's centre of .5
   clustered  `right`, each run giving three rows, at a quarter, half and all of its tokens, which share 80%
              of the noise variance
+  short      that of the bundled sweep's runs of 1,000 steps and more, at 3e9 to 1e11 FLOPs: two fifths of
+             the runs are shorter, and lie 14 / steps below it in log loss, as the bundled ones do
 Each sweep is fitted by the default forecast and by Chinchilla's form without a prior, and asked about
 runs of 3, 10 and 100 times the largest budget, at their true optimum.
 
@@ -43,7 +45,10 @@ LAWS = {
     "g=.6": PNormLaw(RIGHT.E, RIGHT.A * 2**0.4, RIGHT.B * 2**0.4, RIGHT.alpha, RIGHT.beta, 0.6),
     "tilted": PNormLaw(RIGHT.E, 120.0, 9000.0, 0.28, 0.42),
     "clustered": RIGHT,
+    "short": PNormLaw(0.771, 12.95, 59.03, 0.2797, 0.3221, 0.569),
 }
+SCALE = {"short": 1e11 / BUDGETS[-1]}  # of its budgets
+STEP_TOKENS, BEND = 256, 14.0  # of `short`: ln L is BEND / steps lower
 PARTS = (0.25, 0.5, 1.0)  # of a run's tokens: the rows of `clustered`
 SHARED = 0.8  # of the noise variance, by the rows of one run
 METHODS: dict[str, dict[str, Any]] = {
@@ -79,28 +84,33 @@ def trial(name: str, noise: float, seed: int, method: str) -> dict[str, Any]:
     """One sweep, one fit: what each interval said, as hit, half-width and error in log units."""
     law, rng = LAWS[name], np.random.default_rng((seed, list(LAWS).index(name), NOISES.index(noise)))
     row: dict[str, Any] = {"law": name, "noise": noise, "seed": seed, "method": method}
-    runs = sweep(law, noise, rng, clustered=name == "clustered")
+    runs = sweep(name, noise, rng)
     try:
         fitted = fit(runs, bootstrap=100, **METHODS[method])
     except ScalingError as error:
         return row | {"refused": str(error)}
-    return row | {"at": {str(k): answers(fitted, law, k * BUDGETS[-1], noise, rng) for k in REACHES}}
+    top = BUDGETS[-1] * SCALE.get(name, 1.0)
+    return row | {"at": {str(k): answers(fitted, law, k * top, noise, rng) for k in REACHES}}
 
 
-def sweep(law: PNormLaw, noise: float, rng: np.random.Generator, clustered: bool) -> Runs:
-    flops = np.repeat(BUDGETS, SIZES)
+def sweep(name: str, noise: float, rng: np.random.Generator) -> Runs:
+    law, flops = LAWS[name], np.repeat(BUDGETS, SIZES) * SCALE.get(name, 1.0)
     ratio = np.tile(np.geomspace(1 / SPREAD, SPREAD, SIZES), len(BUDGETS))
     n = law.optimum(flops)[0] * ratio
     d = flops / 6 / n
     run = np.arange(len(n))
     error = noise * rng.standard_normal(len(n))
-    if clustered:
+    if name == "clustered":
         n, run = np.repeat(n, len(PARTS)), np.repeat(run, len(PARTS))
         d = np.repeat(d, len(PARTS)) * np.tile(PARTS, len(d))
         error = math.sqrt(SHARED) * error[run]
         error = error + math.sqrt(1 - SHARED) * noise * rng.standard_normal(len(n))
     loss = law.loss(n, d) * np.exp(error)
-    return Runs.from_frame(pd.DataFrame({"params": n, "tokens": d, "loss": loss, "run": run.astype(str)}))
+    table = {"params": n, "tokens": d, "loss": loss, "run": run.astype(str)}
+    if name == "short":
+        steps = d / STEP_TOKENS
+        table |= {"steps": steps, "loss": loss * np.exp(-BEND / steps)}
+    return Runs.from_frame(pd.DataFrame(table))
 
 
 def answers(
