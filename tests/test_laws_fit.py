@@ -291,3 +291,13 @@ def test_where_most_runs_are_short_the_interval_of_a_loss_holds_the_data_s_own_f
     loss, low, high = longer.predict(*at)
     assert high / loss == pytest.approx(loss / low, rel=1e-9)
     assert not any("too high" in note for note in longer.notes)
+
+
+@pytest.mark.parametrize("short", [slice(None), slice(None, None, 2)])
+def test_short_runs_count_for_less_but_are_not_less_noisy(short):
+    frame = grid(TRUE["chinchilla"], 0.01).table
+    steps = np.full(len(frame), 5000.0)
+    steps[short] = 10.0
+    plain = fit(Runs.from_frame(frame), bootstrap=20)
+    marked = fit(Runs.from_frame(frame.assign(steps=steps)), bootstrap=20)
+    assert marked.noise > plain.noise / 2

@@ -95,10 +95,25 @@ def run_noise(residuals: Floats, weights: Floats, parameters: int, sigma: float)
     The scale inside the objective is the one of the pass before; where the last one left clearly more, that.
     """
     spare = len(residuals) - parameters
+    noise = max(sigma, _scatter(residuals, weights) * math.sqrt(len(residuals) / max(spare, 1)))
     if spare >= SPARE:
         left = robust_scale(residuals, weights, parameters)
-        return left if left > MORE * sigma else sigma
-    return max(sigma, math.sqrt(float((weights * residuals**2).sum()) / max(spare, 1)))
+        return left if left > MORE * noise else noise
+    return max(noise, math.sqrt(float((weights * residuals**2).sum()) / max(spare, 1)))
+
+
+def _scatter(residuals: Floats, weights: Floats) -> float:
+    """1.4826 x the weighted median of |r|, or 0 where all rows weigh alike in full.
+
+    A short run counts as a part of a run, which makes its residual count less, not the run less noisy: the
+    scale inside the objective, of |r| sqrt(w), says of runs of ten steps a tenth of their scatter.
+    """
+    if (weights == 1).all():
+        return 0.0
+    size = np.abs(residuals)
+    order = np.argsort(size)
+    heavier = np.cumsum(weights[order])
+    return 1.4826 * float(size[order][np.searchsorted(heavier, heavier[-1] / 2)])
 
 
 def log_loss_sd(vectors: Floats, params: Floats, tokens: Floats) -> Floats:
