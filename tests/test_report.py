@@ -10,6 +10,7 @@ import html.parser
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,13 @@ from analysis import interactive, markdown
 from analysis.folder import read_folder
 from analysis.html import Html, escape, facts, fill, items, table
 from analysis.report import render, write_report
+from analysis.sections import captions
 from analysis.svg import dark_twin, inline
 from scaling.cli.main import main
 from scaling.errors import ScalingError
 from scaling.files import read_json, write_json
 from scaling.laws.fit import fit
+from scaling.laws.isoflop import isoflop
 from scaling.runs import read_runs
 from tests.report_helpers import (
     DATA_SHA,
@@ -328,7 +331,12 @@ def test_a_plan_from_a_published_law_needs_no_runs(sketched, tmp_path):
     written = render(tmp_path)
     text = written.report.read_text(encoding="utf-8")
     assert_self_contained(text)
-    assert "1e22" in Parsed(text).text and "9.0" in Parsed(text).text and written.figures == ()
+    said = Parsed(text).text
+    assert "1e22" in said and "9.0" in said and written.figures == ()
+    assert "By a published law, not by runs of yours: Besiroglu" in said and "arXiv:2404.10102" in said
+    assert "scaling plan --law besiroglu --flops 1e+22" in said and "scaling fit DIR" not in said
+    for empty in ("guards", "data", "runs"):
+        assert f'id="{empty}"' not in text and f'href="#{empty}"' not in text
 
 
 def test_a_bare_run_table_is_enough(sketched, tmp_path):
@@ -336,7 +344,22 @@ def test_a_bare_run_table_is_enough(sketched, tmp_path):
     shutil.copy(data, tmp_path / "runs.csv")
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert_self_contained(text)
-    assert "No run is planned yet" in Parsed(text).text and "figure-isoflop" in text
+    said = Parsed(text).text
+    assert "No run is planned yet" in said and "figure-isoflop" in text
+    law = isoflop(read_runs(tmp_path / "runs.csv")).to_dict()["n_law"]
+    assert f"grows with compute to the power {law['exponent']:.2f} ({law['exponent_lo']:.2f}" in said
+
+
+def test_captions_claim_only_what_the_bands_show(loop):
+    evidence = read_folder(loop)
+    rows = [dict(band) for band in evidence.isoflop["bands"]]
+    assert all(band["interior"] for band in rows) and "move to larger models" in captions.isoflop(evidence)
+    assert captions.isoflop_title(evidence, "size") == "Each budget has its best size"
+    rows[-1]["n_opt"] = rows[0]["n_opt"] / 2
+    evidence = replace(evidence, isoflop={**evidence.isoflop, "bands": rows})
+    assert "move to larger models" not in captions.isoflop(evidence)
+    rows[-1]["interior"] = False
+    assert captions.isoflop_title(evidence, "size") == "Loss against size at each budget"
 
 
 def test_runs_that_form_no_bands_are_shown_with_their_law(sketched, tmp_path):

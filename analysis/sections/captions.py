@@ -17,6 +17,13 @@ from scaling.tuning import Certificate
 FAR = 100.0  # published laws are drawn as a reference only, this far from their own runs
 
 
+def isoflop_title(e: Evidence, what: str) -> str:
+    """Says that there is a best `what` only where every budget shows one."""
+    assert e.isoflop is not None
+    shown = all(band["interior"] for band in e.isoflop["bands"])
+    return f"Each budget has its best {what}" if shown else f"Loss against {what} at each budget"
+
+
 def isoflop(e: Evidence) -> Html:
     assert e.isoflop is not None
     rows = e.isoflop["bands"]
@@ -48,7 +55,11 @@ def optimum_title(e: Evidence) -> str:
         a = e.fit.exponents["prior_free"]["a"]
     elif e.isoflop is not None:
         a = (e.isoflop["n_law"] or {}).get("exponent")
-    return "The best size against compute" if a is None else f"The best size grows as compute to the {a:.2f}"
+    return (
+        "The best size against compute"
+        if a is None
+        else f"The best size grows as compute to the power {a:.2f}"
+    )
 
 
 def optimum(e: Evidence) -> Html:
@@ -237,8 +248,8 @@ def steering_title(value: Mapping[str, Any]) -> str:
 
 def steering(value: Mapping[str, Any]) -> Html:
     return fill(
-        "The attribute in {} texts drawn under control tokens, with 90% intervals: under the high token it "
-        "is {} times ({} to {}) what it is under the low one. Diamonds are the training documents of that "
+        "The attribute in {} texts drawn under each token, with 90% intervals: under the high one it "
+        "is {} times ({} to {}) what it is under the low. Diamonds are the training documents of that "
         "level, which is what a perfect model would draw.",
         f"{value['texts']:,}", *(f"{v:.1f}" for v in (value["times"], *value["times_interval"])),
     )  # fmt: skip

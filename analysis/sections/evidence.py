@@ -42,7 +42,7 @@ def plates(evidence: Evidence, compared: Comparison | None = None) -> Iterator[P
         )
         draw = partial(figures.isoflop_curves, bands, planned, "tokens")
         yield Plate(
-            "isoflop-tokens", "Each budget has its best number of tokens", words.isoflop_tokens(), draw
+            "isoflop-tokens", words.isoflop_title(e, "number of tokens"), words.isoflop_tokens(), draw
         )
     if fit is not None or bands is not None:
         draw = partial(figures.optimum_against_compute, fit, bands, planned, published())
