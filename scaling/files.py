@@ -121,8 +121,14 @@ def read_json(path: str | Path, expect: str | None = None) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ScalingError(f"{path}: no such file.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScalingError(f"{path}: cannot be read ({error}).") from None
+    except IsADirectoryError:
+        raise ScalingError(f"{path}: is a folder; name the JSON file in it.") from None
+    except NotADirectoryError:
+        raise ScalingError(f"{path.parent}: is a file; name the folder that holds {path.name}.") from None
+    except UnicodeDecodeError:
+        raise ScalingError(f"{path}: is no text in UTF-8; a JSON file is expected.") from None
+    except OSError as error:
+        raise ScalingError(f"{path}: cannot be read ({error.strerror or error}).") from None
     try:
         value = json.loads(text, parse_constant=_no_number)
     except json.JSONDecodeError as error:
@@ -133,7 +139,8 @@ def read_json(path: str | Path, expect: str | None = None) -> dict[str, Any]:
         raise ScalingError(f"{path}: a JSON object is expected, found a {type(value).__name__}.")
     if expect is not None and value.get("format") != expect:
         found = value.get("format")
-        raise ScalingError(f"{path}: a file of format {expect!r} is expected, this one says {found!r}.")
+        said = "this one names no format" if found is None else f"this one says {found!r}"
+        raise ScalingError(f"{path}: a file of format {expect!r} is expected, {said}.")
     return value
 
 

@@ -111,6 +111,39 @@ def test_wrong_usage_is_status_2_and_names_the_help(verb, capsys, arguments):
     assert seen.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sweep"], "Missing argument 'FOLDER': Folder of the sweep; made if it is not there."),
+        (["fit", "x.csv", "--seed", "x"], "'--seed': a whole number is needed."),
+        (["next", "x", "--target", "1", "--batch", "0"], "'--batch': what is needed is at least 1"),
+    ],
+)
+def test_wrong_usage_says_what_is_wanted(capsys, arguments, said):
+    assert frame.main(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("name", frame.VERBS)
+def test_the_help_of_a_verb_fits_and_its_examples_can_be_copied(name, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert frame.main([name, "--help"]) == 0
+    page, _, examples = capsys.readouterr().out.partition("Examples:\n")
+    assert max(map(len, page.splitlines())) <= columns
+    assert page.startswith(f"Usage: scaling {name} ") and "<" not in page.partition("\n\n")[2]
+    assert all(line.startswith("    scaling ") for line in examples.splitlines())  # each whole, on one line
+    assert "\x1b" not in page and "\u2500" not in page
+
+
+def test_options_of_an_engine_stand_together_after_the_others(capsys):
+    assert frame.main(["sweep", "--help"]) == 0
+    page = capsys.readouterr().out
+    order = [page.index(title) for title in ("What is trained:", "Other options:", "With --engine slurm:")]
+    assert order == sorted(order)
+    assert "--slurm-cpus N" in page[order[-1] :] and "Slurm: " not in page
+
+
 def test_an_unknown_verb_gets_near_names(capsys):
     assert frame.main(["paln", "--flops", "1e22"]) == 2
     assert "plan" in capsys.readouterr().err

@@ -33,8 +33,13 @@ def test_what_is_no_json_object_is_one_sentence(tmp_path, text):
 
 def test_a_folder_or_no_text_is_one_sentence(tmp_path):
     (tmp_path / "latin.json").write_bytes(b'{"name": "caf\xe9"}')
-    for path in (tmp_path, tmp_path / "latin.json", tmp_path / "latin.json" / "below"):
-        with pytest.raises(ScalingError, match="cannot be read"):
+    said = {
+        tmp_path: "is a folder; name the JSON file in it",
+        tmp_path / "latin.json": "is no text in UTF-8",
+        tmp_path / "latin.json" / "below": r"latin\.json: is a file; name the folder that holds below",
+    }
+    for path, words in said.items():
+        with pytest.raises(ScalingError, match=words):
             read_json(path)
 
 

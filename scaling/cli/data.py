@@ -25,7 +25,8 @@ def command(
     tokenizer: Annotated[
         str,
         typer.Option(
-            "--tokenizer", help="bytes, bpe:SIZE, unigram:SIZE (trained on the text), or a tokenizer.json."
+            "--tokenizer",
+            help="bytes, bpe:SIZE, unigram:SIZE (learnt from the text), a tokenizer.json, or a run's folder.",
         ),
     ] = "bytes",
     validation_share: Annotated[

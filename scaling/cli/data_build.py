@@ -24,7 +24,10 @@ def command(
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder to write; a stopped build goes on.")],
     tokenizer: Annotated[
-        str, typer.Option("--tokenizer", help="bytes, bpe:SIZE, unigram:SIZE, or a tokenizer.json.")
+        str,
+        typer.Option(
+            "--tokenizer", help="bytes, bpe:SIZE, unigram:SIZE, a tokenizer.json, or a run's folder."
+        ),
     ] = "bytes",
     rules: Annotated[
         str,

@@ -18,11 +18,16 @@ def command(
     tokenizer: Annotated[
         str,
         typer.Option(
-            "--tokenizer", help="bytes, bpe:SIZE, unigram:SIZE, a tokenizer.json, or a run whose it is."
+            "--tokenizer", help="bytes, bpe:SIZE, unigram:SIZE, a tokenizer.json, or a run's folder."
         ),
     ] = "bytes",
     separator: Annotated[
-        str, typer.Option("--separator", help="Text between source and target; a line break by default.")
+        str,
+        typer.Option(
+            "--separator",
+            help="Text between source and target; a line break by default.",
+            show_default=False,
+        ),
     ] = "\n",
     held_out: Annotated[
         Path | None, typer.Option("--held-out", help="A file of pairs to validate on, never trained on.")

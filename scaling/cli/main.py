@@ -20,9 +20,11 @@ from typer.core import TyperGroup
 
 from scaling import __version__
 from scaling.cli.completion import complete
-from scaling.cli.usage import epilog
+from scaling.cli.page import VerbPage
+from scaling.cli.usage import described
 from scaling.errors import Interrupted, ScalingError, UsageError
 
+PAGE = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 INTERRUPTED = 130  # what a shell reports after Ctrl-C: 128 + SIGINT
 
 
@@ -70,12 +72,15 @@ VERBS: dict[str, Verb] = {
 def load_verb(name: str) -> Any:
     """The command of verb `name`; this is the moment its module is imported."""
     module = importlib.import_module(f"scaling.cli.{VERBS[name].module}")
-    # A verb of many options has panels and examples; drawing them costs rich, so only such a verb pays.
-    verb_app = typer.Typer(add_completion=False, rich_markup_mode=getattr(module, "MARKUP", None))
-    settings = {"help_option_names": ["-h", "--help"]}
-    shown = epilog(name, getattr(module, "EPILOG", None), module.command.__doc__)
-    verb_app.command(name=name, context_settings=settings, epilog=shown)(module.command)
-    return complete(name, with_progress(name, typer.main.get_command(verb_app)))
+    verb_app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    text, end = described(name, module.command.__doc__, getattr(module, "EPILOG", None))
+    page = verb_app.command(name=name, cls=VerbPage, context_settings=PAGE, help=text, epilog=end)
+    page(module.command)
+    command = typer.main.get_command(verb_app)
+    panels = {option: title for title, names in getattr(module, "PANELS", {}).items() for option in names}
+    for parameter in command.params:
+        parameter.rich_help_panel = panels.get(parameter.name, parameter.rich_help_panel)
+    return complete(name, with_progress(name, command))
 
 
 def with_progress(name: str, command: Any) -> Any:
@@ -139,7 +144,7 @@ app = typer.Typer(
     cls=LazyVerbs,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings=PAGE,
 )
 
 
@@ -184,6 +189,23 @@ def split_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
     return [argument for argument in ahead if argument != "--debug"] + rest, debug
 
 
+# How the parser of numbers says what it wanted, and how people say it.
+WANTED = {
+    "Input should be a valid integer, unable to parse string as an integer": "a whole number is needed.",
+    "Input should be a valid number, unable to parse string as a number": "a number is needed.",
+    "Input should be greater than or equal to": "what is needed is at least",
+    "Input should be less than or equal to": "what is needed is at most",
+}
+
+
+def complaint(error: Any) -> str:
+    """What typer says of the command line; of something that is missing, what it would be."""
+    said, what = error.format_message(), getattr(getattr(error, "param", None), "help", None)
+    for theirs, ours in WANTED.items():
+        said = said.replace(theirs, ours)
+    return f"{said.rstrip('.')}: {what}" if what and said.startswith("Missing") else said
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 refused or failed, 2 wrong usage."""
     arguments, debug = split_debug(sys.argv[1:] if arguments is None else arguments)
@@ -212,9 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # the last line of defence: nobody should meet a traceback unasked
         if hasattr(error, "format_message"):  # typer's own complaints about the command line
             where = getattr(getattr(error, "ctx", None), "command_path", "scaling")
-            return fail(
-                int(getattr(error, "exit_code", 2)), f"{error.format_message()} (see: {where} --help)"
-            )
+            return fail(int(getattr(error, "exit_code", 2)), f"{complaint(error)} (see: {where} --help)")
         return fail(1, f"unexpected {type(error).__name__}: {error} (rerun with --debug for the traceback)")
 
 

@@ -9,7 +9,6 @@ import typer
 
 from scaling.cli import output
 
-MARKUP = "rich"
 LIMITS, NEEDS, LAW = "What limits the run (at least one)", "What else matters", "The law"
 HARDWARE, OUTPUT = "Hardware", "Output"
 EPILOG = """Examples:

@@ -13,6 +13,12 @@ from scaling.cli.output import emit, say, table
 if TYPE_CHECKING:
     from sweeps.engines.base import Engine
 
+PANELS = {
+    "What is trained": ("data", "tokenizer", "recipe", "family", "objective"),
+    "The bands": ("budgets", "sizes", "widths", "seeds", "seed"),
+    "The table": ("confirm", "table_sizes", "table_seeds", "target"),
+}
+
 
 @engines.on_engines
 def command(

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from scaling import __version__
 from scaling.cli.main import VERBS, load_verb
+from scaling.cli.page import records
 
 TITLE = "Command line"
 ABOUT = (
@@ -48,7 +49,7 @@ def entries() -> Iterator[Entry]:
             name,
             usage,
             tuple(p for p in paragraphs if p and not p.startswith("Example: ")),
-            tuple(record for p in command.params if (record := p.get_help_record(context))),
+            tuple((name, text) for _, name, text in records(command, context) if name != "-h, --help"),
             tuple(examples + [p for p in shown if p.startswith("scaling ")]),
         )
 

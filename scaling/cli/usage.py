@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 
 EXAMPLES: Mapping[str, tuple[str, ...]] = {
@@ -52,9 +53,13 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def epilog(verb: str, own: str | None, described: str | None) -> str | None:
-    """What stands at the end of a verb's help: its own text, else its examples, one a line."""
-    if own is not None or "Example" in (described or "") or verb not in EXAMPLES:
-        return own
-    # The \b keeps the lines as they are where the text is wrapped.
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in EXAMPLES[verb])
+def described(verb: str, text: str | None, own: str | None) -> tuple[str, str | None]:
+    """(help, what stands at its end): the examples of a docstring, its epilog or the table come last."""
+    paragraphs = inspect.cleandoc(text or "").split("\n\n")
+    told = [p for p in paragraphs if not p.startswith("Example:")]
+    lines = [" ".join(p.removeprefix("Example:").split()) for p in paragraphs if p not in told]
+    lines += [line.strip() for line in (own or "").splitlines() if line.strip().startswith("scaling")]
+    lines = lines or list(EXAMPLES.get(verb, ()))
+    # The \b keeps the lines as they are, to be copied, where text is wrapped.
+    end = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines) if lines else None
+    return "\n\n".join(told), end

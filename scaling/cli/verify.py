@@ -18,10 +18,16 @@ def command(
 
     Reads FOLDER/plan.json and the results of its launch, writes FOLDER/verify.json.
     """
+    from scaling.errors import ScalingError
     from scaling.files import write_json
     from scaling.planfiles import read_plan, read_results
     from scaling.verify import score
 
+    if not (folder / "plan.json").exists() and not folder.is_file():
+        raise ScalingError(
+            f"{folder}: holds no plan.json; `scaling plan --sweep {folder} --out ...` seals "
+            "a plan, and `scaling launch` trains it."
+        )
     plan = read_plan(folder / "plan.json")
     report = score(plan, read_results(folder, plan), str(folder / "plan.json"))
     write_json(folder / "verify.json", report)
