@@ -15,6 +15,7 @@ import pytest
 
 import scaling
 from scaling.cli.main import VERBS, load_verb
+from tests.browser import Browser, find
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -118,13 +119,19 @@ class Fetched(HTMLParser):
             self.addresses.append(found.get("href") or "")
 
 
-@pytest.mark.requires("docs")
-def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
-    site = tmp_path / "site"
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built site; strict, so that a warning fails."""
+    site = tmp_path_factory.mktemp("docs") / "site"
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    return site
+
+
+@pytest.mark.requires("docs")
+def test_the_site_has_every_page_and_fetches_nothing(site):
     pages = {path.stem for path in site.glob("*.html")}
     assert pages >= {path.stem for path in DOCS.glob("*.md")} | {"index", "benchmarks", "contributing"}
     for path in site.rglob("*.html"):
@@ -141,3 +148,26 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
     for name in set(scaling.__all__) - {"__version__"}:
         assert f'id="scaling.{name}"' in reference, name
     assert "&lt;blockquote&gt;" not in reference and "<blockquote>" not in reference  # examples are code
+
+
+# What sticks out to the right of the window, unless a box around it scrolls; and pictures that are not there.
+WRONG = """(() => [
+  ...[...document.querySelectorAll(".md-content *")].filter((e) =>
+    e.getBoundingClientRect().right > innerWidth + 1
+    && !e.closest(".md-typeset__scrollwrap, pre, .highlight")),
+  ...[...document.images].filter((image) => !image.naturalWidth),
+].map((e) => e.tagName + " " + (e.src || e.textContent).slice(0, 40)))()"""
+
+
+@pytest.mark.requires("docs", "browser")
+def test_every_page_of_the_site_can_be_read_on_a_phone(site):
+    browser = Browser(find())
+    try:
+        for path in sorted(set(site.glob("*.html")) - {site / "404.html"}):  # its links are a server's
+            browser.open(path, width=390, height=800)
+            assert browser.run("document.documentElement.scrollWidth") <= 390, path.name
+            assert not browser.run(WRONG), path.name
+            assert not browser.complaints(), path.name
+            assert not [a for a in browser.requests() if not a.startswith(("file:", "data:"))], path.name
+    finally:
+        browser.close()
