@@ -66,7 +66,7 @@ def test_a_larger_batch_gives_throughput_for_latency():
 
 def test_the_largest_batch_fits_and_one_more_does_not():
     full = serving(LLAMA_8B, H100)
-    room = 0.9 * 80e9
+    room = 0.9 * 80 * 2**30  # 79.6 GiB by the driver: the memory that a training plan counts with too
     assert full.batch == full.largest_batch
     assert full.memory_bytes_per_chip <= room < full.memory_bytes_per_chip + full.cache_bytes_per_sequence
     with pytest.raises(ScalingError, match=f"largest that does is {full.largest_batch}"):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from scaling.errors import ScalingError, UsageError
 from scaling.hardware.catalogue import Chip
+from scaling.hardware.memory import GIB
 from scaling.hardware.operations import Assumption
 from scaling.hardware.workload import Workload
 
@@ -153,7 +154,7 @@ def serving(
     peak, _ = chip.training_peak
     flops_per_s = chips * peak * compute.value
     bytes_per_s = chips * _needed(chip, "memory_tb_per_s") * 1e12 * bandwidth.value
-    room = _needed(chip, "memory_gb") * 1e9 * usable.value
+    room = _needed(chip, "memory_gb") * GIB * usable.value  # vendors' GB are 2^30, as in training_memory
     link = chip.figure("intra_node_gb_per_s")
     if chips > 1 and link is None:
         raise ScalingError(f"{chip.title}: no bandwidth between chips is known; serve on one chip.")
