@@ -80,7 +80,7 @@ def _frontiers(ax: Axes, value: Any, a: Any, b: Any) -> None:
         "", (end, level), (start, level),
         arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0}, zorder=5,
     )  # fmt: skip
-    where = {"transform": ax.transAxes, "fontsize": 8, "fontweight": "bold"}
+    where: dict[str, Any] = {"transform": ax.transAxes, "fontsize": 8, "fontweight": "bold"}
     ax.text(0.04, 0.05, f"{'→' if times > 1 else '←'} {times:.2f}× the compute", **where)  # under both curves
     ax.set_xlim(flops[0], flops[-1])
     top = min(max(seen), 1.25 * float(max(c.max() for c in curves.values())))
