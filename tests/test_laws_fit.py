@@ -301,3 +301,12 @@ def test_short_runs_count_for_less_but_are_not_less_noisy(short):
     plain = fit(Runs.from_frame(frame), bootstrap=20)
     marked = fit(Runs.from_frame(frame.assign(steps=steps)), bootstrap=20)
     assert marked.noise > plain.noise / 2
+
+
+def test_rows_of_several_learning_rates_are_told():
+    frame = grid(TRUE["chinchilla"], 0.005).table
+    tried = pd.concat([frame.assign(lr="1e-3"), frame.assign(lr="3e-3", loss=frame["loss"] * 1.02)])
+    said = [n for n in fit(Runs.from_frame(tried), bootstrap=20).notes if "learning rates" in n]
+    assert said and said[0].startswith(f"{len(frame)} of {len(frame)} cells")
+    tuned = fit(Runs.from_frame(frame.assign(lr="1e-3", seed=1)), bootstrap=20)
+    assert not any("learning rates" in note for note in tuned.notes)

@@ -99,6 +99,15 @@ def test_a_continuum_of_compute_is_no_budget():
     assert isoflop(stated).bands[-1].n_opt is not None
 
 
+def test_a_column_that_numbers_the_budgets_is_no_compute():
+    runs = parabolas(1e8 * np.array(BUDGETS) ** 0.5 / 1e9)
+    flops = isoflop(runs)
+    numbered = runs.table.assign(budget=np.unique(runs.table["budget"], return_inverse=True)[1] + 1)
+    found = isoflop(Runs.from_frame(numbered))
+    assert found.n_law.exponent == pytest.approx(flops.n_law.exponent, rel=1e-6)
+    assert [b.budget for b in found.bands] == pytest.approx([b.budget for b in flops.bands])
+
+
 @pytest.mark.parametrize("count", ["total", "non-embedding"])
 def test_our_own_sweep(count):
     """The counting convention IS the exponent at this size: about .53 for total, .6 without embeddings."""

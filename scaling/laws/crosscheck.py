@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,17 +10,32 @@ from scaling.errors import Refusal
 from scaling.guards import FEW_STEPS
 from scaling.laws import certificate as certify
 from scaling.laws.estimate import Estimate, Rows, estimate
+from scaling.tables import number
+
+if TYPE_CHECKING:
+    from scaling.runs import Runs
 
 SHORT = 1 / 3  # share of runs under FEW_STEPS
 
 
-def note_checkpoints(rows: Rows, notes: list[str]) -> None:
-    """Say what checkpoints are, where rows share a run."""
-    runs = len(np.unique(rows.runs))
-    if runs < len(rows):
+def note_rows(runs: Runs, rows: Rows, notes: list[str]) -> None:
+    """Say what rows are no tuned, finished runs: checkpoints, and tries of a learning rate."""
+    finished = len(np.unique(rows.runs))
+    if finished < len(rows):
         notes.append(
-            f"{len(rows)} rows are checkpoints of {runs} runs, drawn together in intervals; before the end of"
-            " its schedule one lies above a finished run of its length (Hoffmann et al. 2022, App. B)"
+            f"{len(rows)} rows are checkpoints of {finished} runs, drawn together in intervals; before the end"
+            " of its schedule one lies above a finished run of its length (Hoffmann et al. 2022, App. B)"
+        )
+    rates: dict[tuple[float, float], set[float]] = {}
+    for column in {"lr", "learning_rate"} & set(runs.table):
+        for n, d, cell in zip(rows.params.tolist(), rows.tokens.tolist(), runs.table[column], strict=True):
+            if number(cell) > 0:
+                rates.setdefault((n, d), set()).add(number(cell))
+    several = sum(len(tried) > 1 for tried in rates.values())
+    if several:
+        notes.append(
+            f"{several} of {len(rates)} cells have rows of several learning rates, and the law is of all:"
+            " keep the best of each cell, for a law of tuned runs (Porian et al. 2024, arXiv:2406.19146)"
         )
 
 

@@ -22,7 +22,7 @@ from scaling.errors import ScalingError
 from scaling.files import read_json
 from scaling.guards import FEW_STEPS
 from scaling.laws import certificate as certify
-from scaling.laws.crosscheck import note_checkpoints, short_decide, without_few_steps
+from scaling.laws.crosscheck import note_rows, short_decide, without_few_steps
 from scaling.laws.estimate import FREE, HUBER, Estimate, Prior, Rows, estimate
 from scaling.laws.intervals import (
     Missed,
@@ -246,7 +246,7 @@ def fit(
     rows, few = rows_of(runs, count)
     certify.refuse_unfit(rows, family, runs.source)
     notes = list(runs.notes)
-    note_checkpoints(rows, notes)
+    note_rows(runs, rows, notes)
     stage("fitting", 0.0)
     free = estimate(rows, family, None, delta)
     shrunk = free if chosen is None else shrink(free, chosen, delta, notes)

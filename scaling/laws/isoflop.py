@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SAME_BUDGET = 1.15  # rows whose compute differs by less belong to one band
 ONE_BUDGET = 1.5  # a cluster of compute wider than this is no budget but a continuum
+NO_LABEL = 30.0  # FLOPs of any convention lie within this factor of one another
 DRAWS = 400
 
 
@@ -78,8 +79,17 @@ class IsoFlop:
 
 
 def budgets_of(runs: Runs) -> Floats:
-    """The budget of each row: the column `budget`, or clusters of `flops` in log space."""
-    return runs.column("budget") if _stated(runs) else clusters(runs.flops)
+    """The FLOPs that each row's budget stands for: the column `budget`, or clusters of `flops` in log space.
+
+    A column far from the rows' compute numbers the budgets: each is then the geometric mean of its rows.
+    """
+    if not _stated(runs):
+        return clusters(runs.flops)
+    stated = runs.column("budget")
+    if abs(float(np.median(np.log(stated / runs.flops)))) < math.log(NO_LABEL):
+        return stated
+    _, group = np.unique(stated, return_inverse=True)
+    return np.exp(np.bincount(group, np.log(runs.flops)) / np.bincount(group))[group]
 
 
 def _stated(runs: Runs) -> bool:

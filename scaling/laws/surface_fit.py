@@ -25,7 +25,7 @@ from scaling.laws.constrained_fit import (
     refuse_stars,
     unique_tokens,
 )
-from scaling.laws.crosscheck import note_checkpoints
+from scaling.laws.crosscheck import note_rows
 from scaling.laws.estimate import Prior
 from scaling.laws.fit import DRAWS, FORMAT, VERSION, load_prior, rows_of, z_of
 from scaling.laws.intervals import WIDEST, forward_summary, reach, run_noise
@@ -152,7 +152,7 @@ def fit_other(
     """
     rows, few = rows_of(runs, count)
     notes = list(runs.notes)
-    note_checkpoints(rows, notes)
+    note_rows(runs, rows, notes)
     columns = {"params": rows.params, "tokens": rows.tokens}
     extras: dict[str, Any] = {}
     surface: LawSurface
