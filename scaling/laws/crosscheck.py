@@ -23,8 +23,8 @@ def note_rows(runs: Runs, rows: Rows, notes: list[str]) -> None:
     finished = len(np.unique(rows.runs))
     if finished < len(rows):
         notes.append(
-            f"{len(rows)} rows are checkpoints of {finished} runs, drawn together in intervals; before the end"
-            " of its schedule one lies above a finished run of its length (Hoffmann et al. 2022, App. B)"
+            f"{len(rows)} rows are checkpoints of {finished} runs, drawn together in intervals; before the"
+            " end of its schedule one lies above a finished run of its length (Hoffmann et al. 2022, App. B)"
         )
     rates: dict[tuple[float, float], set[float]] = {}
     for column in {"lr", "learning_rate"} & set(runs.table):
