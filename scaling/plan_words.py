@@ -41,7 +41,7 @@ def decision(plan: Plan) -> list[str]:
         f"({plan['tokens'] / shape['params']:.3g} tokens per parameter)"
     ]
     lines += _bought(plan)
-    span = f"**{format_count(band['params_lo'])} to {format_count(band['params_hi'])}**{_counted(plan)}"
+    span = f"**{format_count(band['params_lo'])} to {format_count(band['params_hi'])}**{sizes_counted(plan)}"
     shaped = (plan.get("allocation") or {}).get("shaped_by") or []
     of_what = "training compute" if shaped else "compute"
     line = f"Any size from {span} wastes at most {format_percent(band['waste'], 0)} of the {of_what}"
@@ -65,7 +65,7 @@ def decision(plan: Plan) -> list[str]:
     return lines + _time(plan)
 
 
-def _counted(plan: Plan) -> str:
+def sizes_counted(plan: Plan) -> str:
     """What the law's sizes count, where it is not every parameter as in the headline."""
     convention = plan["convention"]
     if convention["flops"] == "non-vocab":
@@ -206,7 +206,7 @@ def reasons(plan: Plan) -> list[tuple[str, str]]:
         rows.append(("Exponents", law["exponents"]))
     counted = CONVENTIONS.get(convention["flops"], convention["flops"])
     optimum = (
-        f"{format_count(best['params'])}{_counted(plan) or ' ' + COUNTS['total']}, "
+        f"{format_count(best['params'])}{sizes_counted(plan) or ' ' + COUNTS['total']}, "
         f"{format_count(best['tokens'])} tokens ({best['tokens_per_param']:.3g} per parameter)"
     )
     rows.append(("Optimum", optimum + (f", loss {best['loss']:.4f}" if best["loss"] is not None else "")))

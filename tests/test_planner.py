@@ -18,6 +18,7 @@ from scaling.errors import Refusal, ScalingError, UsageError
 from scaling.laws.fit import Fit, fit
 from scaling.laws.isoflop import isoflop
 from scaling.laws.surface import PNormLaw
+from scaling.plan_words import sizes_counted
 from scaling.planfiles import read_plan, seed_noise, write_plan
 from scaling.planner import plan_fit, plan_published, with_time
 from scaling.runs import Runs
@@ -365,3 +366,7 @@ def test_alternatives_and_the_curve_are_in_the_accounting_of_the_shapes():
     curve = found["figures"]["leaving_optimum"]
     best = curve["params"][int(np.argmin(curve["waste"]))]
     assert found["band"]["params_lo"] <= best <= found["band"]["params_hi"]
+    assert (
+        sizes_counted(found) == " (parameters without embeddings)"
+        and sizes_counted(plan_published(1e22)) == ""
+    )

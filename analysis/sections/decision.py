@@ -21,6 +21,7 @@ from analysis.sections.words import (
     sentence,
     times,
 )
+from scaling.plan_words import sizes_counted
 from scaling.quantities import format_duration, format_money
 
 SMALL = 1e7  # below this many parameters a model says little about large ones
@@ -118,7 +119,7 @@ def _figures(evidence: Evidence, plan: Mapping[str, Any]) -> Html:
     band, best, promised = plan["band"], plan["optimum"], plan.get("prediction")
     rows: list[tuple[str, Any]] = [
         ("Parameters", _value(format_count(plan["shape"]["params"]), (
-            f"{interval(band, 'params')} is expected to waste under "
+            f"{interval(band, 'params')}{sizes_counted(plan)} is expected to waste under "
             f"{format_percent(band['waste'], 0)} of the compute"
         ))),
         ("Tokens", _value(format_count(plan["tokens"]), _ninety(best, "tokens"))),
