@@ -593,7 +593,7 @@ def test_what_tokens_steer_and_what_context_is_worth_is_on_the_page(copy, tmp_pa
     low, high = record["times_interval"]
     write_json(copy / "control.json", record)
     bucket = {"tokens": 100, "loss": 1.0, "bits_per_byte_se": 0.02}
-    ends = [(1, 1, 3.5), (2, 8, 2.5), (9, 64, 1.75)]
+    ends = [(1, 1, 3.5), (2, 32, 1.75), (33, 64, 2.5)]
     buckets = [bucket | {"first": a, "last": b, "bits_per_byte": bits} for a, b, bits in ends]
     value = {"run": "1", "context": 64, "trained": 32, "documents": 7, "windows": 9, "shorter": 0}
     write_json(copy / "positions.json", value | {"buckets": buckets})
@@ -601,8 +601,9 @@ def test_what_tokens_steer_and_what_context_is_worth_is_on_the_page(copy, tmp_pa
     assert {copy / f"figures/{name}.svg" for name in ("steering", "positions")} <= set(written.figures)
     said = Parsed(written.report.read_text(encoding="utf-8")).text
     assert f"draws {record['times']:.1f} times" in said and f"({low:.1f} to {high:.1f})" in said
-    assert "7 documents" in said and "3.500 bits per byte" in said and "1.750" in said
-    assert "was never trained" in said and not written.problems
+    assert "7 documents" in said and "3.500 bits per byte" in said
+    assert "1.750 with the most that it was trained on" in said and "never trained, 2.500 by 64" in said
+    assert not written.problems
     write_json(copy / "positions.json", value | {"buckets": [buckets[0] | {"first": 0}]})
     write_json(copy / "control.json", record | {"times_interval": [1.0]})
     (first, second) = render(copy).problems

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from analysis.folder import Evidence
-from analysis.html import Html, fill, join
+from analysis.html import EMPTY, Html, fill, join
 from analysis.sections.words import exponent, format_count, format_flops, format_percent, plural
 from scaling.laws.gain import Gain
 from scaling.tuning import Certificate
@@ -256,14 +256,18 @@ def steering(value: Mapping[str, Any]) -> Html:
 
 
 def positions(value: Mapping[str, Any]) -> Html:
-    first, last = (value["buckets"][end]["bits_per_byte"] for end in (0, -1))
-    beyond = ""
-    if value["context"] > value["trained"]:
-        beyond = " Beyond the dotted line the model was never trained."
+    buckets, trained = value["buckets"], value["trained"]
+    within = [bucket for bucket in buckets if bucket["last"] <= trained] or buckets
+    first, last = (f"{within[end]['bits_per_byte']:.3f}" for end in (0, -1))
+    beyond = EMPTY
+    if buckets[-1] is not within[-1]:
+        far = f"{buckets[-1]['bits_per_byte']:.3f}"
+        text = " Beyond the dotted line, where the model was never trained, {} by {} tokens."
+        beyond = fill(text, far, f"{value['context']:,}")
     return fill(
         "Loss by the number of tokens before the one predicted, over {}: {} bits per byte with the least "
-        "context, {} with the most. The shade holds 95% over texts.{}",
-        plural(value["documents"], "document"), f"{first:.3f}", f"{last:.3f}", beyond,
+        "context, {} with the most that it was trained on.{} The shade holds 95% over texts.",
+        plural(value["documents"], "document"), first, last, beyond,
     )  # fmt: skip
 
 
