@@ -367,6 +367,7 @@ def test_pairs_need_no_sequence_of_held_out_text(parent, tmp_path):
     cli("data", "pairs", tmp_path / "p.jsonl", "--out", tmp_path / "data", *held)
     found = cli("finetune", tmp_path / "run", "--from", parent, "--data", tmp_path / "data", "--steps", 20)
     assert found["status"] == "done" and found["eval_tokens"] == 4  # those of key, and its end
+    assert found["loss_se"] is None and found["loss"] > 0  # one draw says nothing of its spread
 
 
 def test_pairs_are_split_by_source_whatever_the_format(tmp_path):

@@ -17,7 +17,7 @@ BLOCKS_PER_CALL = 32
 
 class Evaluation(NamedTuple):
     loss: float  # nats per token
-    loss_se: float  # standard error over documents, nats per token
+    loss_se: float | None  # standard error over documents, nats per token; None of a single one
     bits_per_byte: float
     tokens: int
     further: dict[str, Any] | None = None  # of an objective or a mixture (trainer.training_data)
@@ -44,11 +44,11 @@ def evaluate(
     _, member = np.unique(document, return_inverse=True)
     excess = np.bincount(member, weights=sums - loss * seq)
     groups = len(excess)
-    spread = np.sqrt(groups / max(groups - 1, 1) * np.square(excess).sum())
+    spread = None if groups < 2 else np.sqrt(groups / (groups - 1) * np.square(excess).sum())
     bytes_per_token = float(data.doc_bytes("validation").sum()) / len(stream)
     return Evaluation(
         loss=loss,
-        loss_se=float(spread / (len(starts) * seq)),
+        loss_se=None if spread is None else float(spread / (len(starts) * seq)),
         bits_per_byte=loss / np.log(2) / bytes_per_token,
         tokens=len(starts) * seq,
     )

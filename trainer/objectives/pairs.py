@@ -154,8 +154,10 @@ class PairData:
             size += int(target_bytes[members[:, 1]].sum())
         nats, tokens = np.concatenate(sums), int(targets.sum())
         loss = float(nats.sum() / tokens)
-        spread = math.sqrt(count / max(count - 1, 1) * np.square(nats - loss * targets).sum())
-        return Evaluation(loss, float(spread / tokens), float(nats.sum() / math.log(2) / size), tokens)
+        spread = None
+        if count > 1:
+            spread = math.sqrt(count / (count - 1) * np.square(nats - loss * targets).sum()) / tokens
+        return Evaluation(loss, spread, float(nats.sum() / math.log(2) / size), tokens)
 
     def account(self, steps: int) -> Mapping[str, Any]:
         """For the run's record: pairs and tokens that `steps` steps have read and learnt."""
