@@ -295,9 +295,8 @@ def json_object(text: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
-        deep = isinstance(error, RecursionError)
-        why = "nested too deeply" if deep else getattr(error, "msg", "a number of too many digits")
-        raise ScalingError(f"{where}: not a JSON object ({why}).") from None
+        why = "nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"
+        raise ScalingError(f"{where}: not a JSON object ({getattr(error, 'msg', why)}).") from None
     if not isinstance(row, dict):
         raise ScalingError(f"{where}: a JSON object is expected, found a {type(row).__name__}.")
     return row
