@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from scaling.columns import HELD_OUT, key_of, listed, with_columns
 from scaling.errors import ScalingError
@@ -51,7 +52,7 @@ def read_events(path: Path, wanted: Mapping[str, str]) -> tuple[Raw, list[str]]:
     tags = list(dict.fromkeys(tag for run in runs.values() for tag in run))
     chosen = _loss(tags, wanted.get("loss"), path)
     last = {name: max(step for step, _ in run[chosen]) for name, run in runs.items() if chosen in run}
-    columns = [list(last), list(last.values())]
+    columns: list[list[Any]] = [list(last), list(last.values())]
     columns += [[_latest(runs[name].get(tag, []), step) for name, step in last.items()] for tag in tags]
     names = [
         "run",
