@@ -70,8 +70,8 @@ def test_maxtext_adds_up_to_the_plan(written):
 
 
 def test_a_share_of_the_steps_is_the_steps_again(written):
-    # MaxText multiplies and rounds down: 1 / 23665 alone would come out as 0 of them.
-    for warmup in (1, 1, 2):
+    # MaxText multiplies and rounds down: 15 / 23665 alone would come out as 14 of them.
+    for warmup in (1, 15, 1183):
         plan = json.loads(json.dumps(written[1])) | {"recipe": recipe(warmup_steps=warmup, schedule="wsd")}
         config = yaml.safe_load(text_of("maxtext", plan))
         assert int(config["steps"] * config["warmup_steps_fraction"]) == warmup

@@ -13,6 +13,7 @@ from scaling.shape import Shape
 NORM_EPS = 1e-6  # of the trainer's norms (trainer/norms.py)
 ROPE_THETA = 10_000.0
 WARMUP = "the rate of each warm-up step: it begins at zero there, one step's worth higher here"
+HELD_OUT = "the held-out text: give it too, for the prediction holds on the plan's own alone"
 MULTIPLIERS = {"lr": "rates", "init": "initial deviations", "decay": "weight decay", "eps": "Adam's epsilon"}
 
 
@@ -63,6 +64,11 @@ def head_lines(plan: Mapping[str, Any], shape: Shape, kept: str, lost: list[str]
         "Does not carry over:",
         *(f"  - {text}" for text in lost),
     ]
+
+
+def checkpoint_steps(plan: Mapping[str, Any]) -> int:
+    """Steps between two checkpoints, from the plan's seconds; the plan has hardware."""
+    return max(1, round(plan["operations"]["checkpoint_interval_s"] / plan["time"]["step_time_s"]))
 
 
 def no_layout(what: str, batch: int) -> str:

@@ -9,6 +9,7 @@ from scaling.errors import Refusal
 from scaling.launchfiles import FILL_IN
 from scaling.plan_keys import shape_of
 from scaling.writers.common import (
+    HELD_OUT,
     NORM_EPS,
     ROPE_THETA,
     WARMUP,
@@ -36,6 +37,7 @@ def levanter(plan: Mapping[str, Any]) -> str:
         "the data and the tokenizer: fill them in; the vocabulary is the tokenizer's and must be the plan's",
         "initial values: Levanter's own, so that the first steps differ",
         "the seed's sequence of data",
+        HELD_OUT,
         WARMUP,
         *by_part(config, "lr", "decay", "eps"),
     ]
@@ -50,8 +52,11 @@ def levanter(plan: Mapping[str, Any]) -> str:
         "mp": f"p=f32,c={JMP[config['dtype']]}",
         "train_batch_size": config["batch"],
         "num_train_steps": steps,
-        **(_layout(layout, config["batch"]) if layout else {}),
     }
+    if layout:
+        trainer |= _layout(layout, config["batch"])
+        seconds = round(plan["operations"]["checkpoint_interval_s"])
+        trainer["checkpointer"] = {"save_interval": f"{seconds}s"}
     values = {
         "data": {
             "tokenizer": FILL_IN,
@@ -96,7 +101,7 @@ def levanter(plan: Mapping[str, Any]) -> str:
     }
     kept = "shape, sequence length, batch, steps, optimizer, z-loss, schedule, seed"
     comment = [
-        *head_lines(plan, shape, kept + (", layout" if layout else ""), lost),
+        *head_lines(plan, shape, kept + (", layout, checkpoints" if layout else ""), lost),
         "Run: python -m levanter.main.train_lm --config_path THIS_FILE",
     ]
     return "\n".join([*(f"# {line}" for line in comment), *yaml_lines(values)]) + "\n"

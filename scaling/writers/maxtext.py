@@ -10,11 +10,13 @@ from scaling.hardware.catalogue import find_chip
 from scaling.launchfiles import FILL_IN, nodes_of
 from scaling.plan_keys import shape_of
 from scaling.writers.common import (
+    HELD_OUT,
     NORM_EPS,
     ROPE_THETA,
     WARMUP,
     by_part,
     check_plain,
+    checkpoint_steps,
     head_lines,
     no_layout,
     plain_config,
@@ -34,6 +36,7 @@ def maxtext(plan: Mapping[str, Any]) -> str:
         "the data and the tokenizer: fill them in; the vocabulary must be the plan's",
         "initial values: MaxText's own, so that the first steps differ",
         "the seed's sequence of data",
+        HELD_OUT,
         WARMUP,
         "attention: MaxText hides packed documents from one another, where a row here sees itself whole",
         *by_part(config, "lr", "decay", "eps"),
@@ -91,7 +94,8 @@ def maxtext(plan: Mapping[str, Any]) -> str:
     values["dataset_path"] = values["tokenizer_path"] = FILL_IN
     kept = "shape, sequence length, batch, steps, optimizer, schedule, seed"
     if layout:
-        kept += ", layout"
+        kept += ", layout, checkpoints"
+        values["checkpoint_period"] = checkpoint_steps(plan)
         values["hardware"] = _hardware(plan)
     comment = [
         *head_lines(plan, shape, kept, lost),

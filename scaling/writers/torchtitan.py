@@ -9,9 +9,11 @@ from scaling.launchfiles import FILL_IN, nodes_of
 from scaling.plan_keys import shape_of
 from scaling.shape import Shape
 from scaling.writers.common import (
+    HELD_OUT,
     NORM_EPS,
     ROPE_THETA,
     check_plain,
+    checkpoint_steps,
     head_lines,
     no_layout,
     plain_config,
@@ -131,7 +133,7 @@ def scaling() -> Trainer.Config:
         ),
         parallelism=ParallelismConfig({parallelism}),
         activation_checkpoint={remat},
-        checkpoint=CheckpointManager.Config(enable=True),
+        checkpoint=CheckpointManager.Config(enable=True{interval}),
         metrics=MetricsProcessor.Config(enable_tensorboard=True),
         debug=DebugConfig(seed={seed}),
     )
@@ -145,6 +147,7 @@ def torchtitan(plan: Mapping[str, Any]) -> str:
     layout, batch = plan.get("layout"), config["batch"]
     lost = [
         "the data and the tokenizer: fill them in; the vocabulary must be the plan's",
+        HELD_OUT,
         "attention: torchtitan hides packed documents from one another, where a row here sees itself whole",
         "the seed's sequence of data, and of initial values: their deviations are the plan's",
     ]
@@ -157,7 +160,7 @@ def torchtitan(plan: Mapping[str, Any]) -> str:
     )
     run = "torchrun --nproc_per_node=8"
     if layout:
-        kept += ", layout"
+        kept += ", layout, checkpoints"
         nodes = nodes_of(plan)
         run = f"torchrun --nnodes={nodes.number} --nproc_per_node={nodes.chips_each}"
         run += f" --rdzv-backend=c10d --rdzv-endpoint={FILL_IN}" if nodes.number > 1 else ""
@@ -167,7 +170,7 @@ def torchtitan(plan: Mapping[str, Any]) -> str:
         f"  PYTHONPATH=. {run} -m torchtitan.train --module run_plan --config scaling",
     ]
     wsd = config["schedule"] == "wsd"
-    pipeline = bool(layout) and layout["pipeline"] > 1
+    pipeline = layout is not None and layout["pipeline"] > 1
     return TEXT.format(
         comment="\n".join(f"# {line}" for line in comment),
         family="qwen3" if shape.qk_norm else "llama3",
@@ -186,6 +189,7 @@ def torchtitan(plan: Mapping[str, Any]) -> str:
         local_batch=f"local_batch_size={_local_batch(layout, batch)},\n            " if layout else "",
         graphs="\n            disable_cuda_graphs=True,  # not yet with pipelines" if pipeline else "",
         parallelism=_parallelism(layout) if layout else "",
+        interval=f", interval={checkpoint_steps(plan)}" if layout else "",
         remat=REMAT[layout["remat"]] if layout else "None",
         **{
             name: getattr(shape, name) for name in ("width", "heads", "kv_heads", "head_dim", "ffn", "layers")
