@@ -65,6 +65,7 @@ def requested(folder: str | Path, options: Mapping[str, Any], recipe: Path | Non
     sweep = prepare(folder, replace(settings, **options))
     if there is None:
         return sweep
+    store.refuse_mixture(folder, sweep.design, sweep.recipe, sweep.data)  # cells of two families share names
     return replace(sweep, design=merge(there.design, sweep.design))
 
 

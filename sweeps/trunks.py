@@ -58,8 +58,8 @@ class Saving:
 def trunk_recipe(recipe: Recipe, shortest: int) -> Recipe:
     """The recipe whose runs share trunks: warm-up-stable-decay, and the length decides the decay alone.
 
-    The peak follows TOKENS_PER_PARAM tokens per parameter instead of the run's own, and the warm-up is that
-    of the design's shortest run (`shortest` steps) for all. A recipe that shares trunks already stays.
+    Peak and decay follow TOKENS_PER_PARAM tokens per parameter instead of the run's own, and the warm-up is
+    that of the design's shortest run (`shortest` steps) for all. A recipe that shares trunks already stays.
     """
     if recipe.shares_trunks:
         return recipe
@@ -67,13 +67,8 @@ def trunk_recipe(recipe: Recipe, shortest: int) -> Recipe:
         raise UsageError(
             f"recipe field 'decay_share' is {recipe.decay_share:g}: a trunk needs a decay and a rest."
         )
-    if recipe.decay_timescale is not None:
-        raise UsageError(
-            "recipe field 'decay_timescale' makes weight decay depend on the length: no two runs share "
-            "a trunk; leave it out, or leave --design trunk out."
-        )
     ratio = recipe.horizon_tokens_per_param
-    if ratio is None and recipe.lr_horizon_exponent:
+    if ratio is None and (recipe.lr_horizon_exponent or recipe.decay_timescale):
         ratio = TOKENS_PER_PARAM
     warmup = recipe.warmup(shortest)
     return replace(recipe, schedule="wsd", warmup_steps=warmup, horizon_tokens_per_param=ratio)

@@ -22,7 +22,10 @@ from trainer.programs import compiled, fresh_state
 
 VOCAB, SEQ, STEPS = 31, 8, 6
 BASE = {"base_width": 16, "base_layers": 2}
-RECIPE = Recipe(seq=SEQ, batch=4, lr=1e-3, warmup_share=0.0, lr_horizon_exponent=0.0, clip_norm=1e9, **BASE)
+PLAIN = {"parametrisation": "mup", "part_rates": None, "decay_timescale": None}
+RECIPE = Recipe(
+    seq=SEQ, batch=4, lr=1e-3, warmup_share=0.0, lr_horizon_exponent=0.0, clip_norm=1e9, **BASE, **PLAIN
+)
 SMALL, WIDE, DEEP = (Shape(n, d, d // 8, 1, 8, 2 * d, VOCAB) for n, d in ((2, 16), (2, 64), (8, 16)))
 
 
@@ -227,12 +230,24 @@ def test_rates_of_parts_multiply_those_of_the_size(name):
     assert Recipe.from_dict(given.to_dict()) == given
 
 
-def test_rules_that_are_not_asked_for_leave_recipes_as_they_were():
-    assert not {"decay_timescale", "decay_timescale_exponent", "part_rates"} & set(Recipe().to_dict())
-    plain = Recipe().run_config(SMALL, 1e5, 0, "d", "h", "n")
-    assert plain["weight_decay"] == 0.0 and "decay_multipliers" not in plain
-    trunk = Recipe(schedule="wsd", warmup_steps=10, lr_horizon_exponent=0.0)
-    assert trunk.shares_trunks and not dataclasses.replace(trunk, decay_timescale=0.2).shares_trunks
+def test_the_default_forgets_as_power_lines_and_is_mup_at_the_base_depth():
+    recipe = Recipe()
+    config = recipe.run_config(SMALL, 1e5, 0, "d", "h", "n")
+    tau = 1 / (config["lr"] * config["weight_decay"] * config["steps"])
+    ratio = config["steps"] * recipe.step_tokens / SMALL.params()
+    assert tau == pytest.approx(HYPERPARAMETERS["power-lines-timescale"].value(R=ratio), rel=1e-6)
+    mup = dataclasses.replace(recipe, parametrisation="mup").run_config(SMALL, 1e5, 0, "d", "h", "n")
+    for row in SMALL.table:
+        for kind in ("init_multipliers", "lr_multipliers", "decay_multipliers"):
+            ours, theirs = (multiplier_of(row, values.get(kind, {})) for values in (config, mup))
+            assert ours == pytest.approx(theirs)
+
+
+def test_runs_of_one_shape_decay_alike_where_they_share_trunks():
+    trunk = Recipe(schedule="wsd", warmup_steps=10, horizon_tokens_per_param=20)
+    assert trunk.shares_trunks and not dataclasses.replace(trunk, horizon_tokens_per_param=None).shares_trunks
+    decays = {trunk.run_config(SMALL, tokens, 0, "d", "h", "n")["weight_decay"] for tokens in (1e5, 1e6)}
+    assert len(decays) == 1 and decays != {0.0}
 
 
 @pytest.mark.parametrize(
@@ -241,13 +256,13 @@ def test_rules_that_are_not_asked_for_leave_recipes_as_they_were():
         ({"parametrisation": "sp"}, "parametrisation"),
         ({"base_layers": 0}, "base_layers"),
         ({"scale_epsilon": 1, "parametrisation": "completep"}, "scale_epsilon"),
-        ({"scale_epsilon": True}, "completep"),
+        ({"scale_epsilon": True, "parametrisation": "mup"}, "completep"),
         ({"decay_timescale": 0.0}, "decay_timescale"),
         ({"part_rates": {"bias": 2.0}}, "'bias'"),
         ({"part_rates": {"head": 0.0}}, "part_rates"),
         ({"part_rates": 2.0}, "part_rates"),
         ({"decay_timescale": 0.2, "weight_decay": 0.1}, "exclude"),
-        ({"decay_timescale_exponent": 0.5}, "needs 'decay_timescale'"),
+        ({"weight_decay": 0.1}, "null"),
     ],
 )
 def test_a_bad_rule_is_named(change, said):

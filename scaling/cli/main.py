@@ -76,7 +76,7 @@ def load_verb(name: str) -> Any:
     text, end = described(name, module.command.__doc__, getattr(module, "EPILOG", None))
     page = verb_app.command(name=name, cls=VerbPage, context_settings=PAGE, help=text, epilog=end)
     page(module.command)
-    command = typer.main.get_command(verb_app)
+    command: Any = typer.main.get_command(verb_app)
     panels = {option: title for title, names in getattr(module, "PANELS", {}).items() for option in names}
     for parameter in command.params:
         parameter.rich_help_panel = panels.get(parameter.name, parameter.rich_help_panel)

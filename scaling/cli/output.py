@@ -35,6 +35,54 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+class Tidy:
+    """stdout for people: no spaces at the ends of lines, and none longer than the place is wide.
+
+    Where nothing says how wide it is (a pipe), lines stay whole. Lines with colours are left alone.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._open = stream, ""
+        self._width = place_width(stream)
+
+    def write(self, text: str) -> int:
+        *lines, self._open = (self._open + text).split("\n")
+        if lines:
+            self._stream.write("".join(f"{self._tidied(line)}\n" for line in lines))
+        return len(text)
+
+    def _tidied(self, line: str) -> str:
+        line = line if "\x1b" in line else line.rstrip()
+        if self._width is None or len(line) <= self._width or "\x1b" in line:
+            return line
+        import textwrap
+
+        under = " " * (len(line) - len(line.lstrip()) + 2)
+        kept = textwrap.TextWrapper(self._width, subsequent_indent=under, break_long_words=False)
+        kept.break_on_hyphens, kept.drop_whitespace = False, True
+        return kept.fill(line)
+
+    def flush(self) -> None:
+        if self._open:
+            self._stream.write(self._open)
+            self._open = ""
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def place_width(stream: Any) -> int | None:
+    """Columns of the terminal at `stream`, or of COLUMNS; None where nothing says."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdigit() and int(said):
+        return int(said)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
 def say(text: str) -> None:
     """A note or a progress line for people, on stderr; never part of a command's result."""
     from scaling.progress import aside
@@ -48,11 +96,14 @@ def emit(obj: Any, as_json: bool, render: Callable[[], None], indent: int | None
 
     Without `indent` it is one line, which is many times faster for an object of many thousand rows.
     """
+    from contextlib import redirect_stdout
+
     from scaling.progress import aside
 
     with aside():
         if not as_json:
-            render()
+            with redirect_stdout(Tidy(sys.stdout)):
+                render()
             return
         from scaling.files import dumps
 

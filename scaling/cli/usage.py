@@ -31,10 +31,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "predict": ("scaling predict fit.json points.csv --out predicted.csv",),
     "backtest": (
-        "scaling backtest runs.csv --target 1e21 --figure drift.svg",
-        "scaling backtest runs.csv --cuts 1e18,3e18,1e19 --json",
+        "scaling backtest runs.csv --target 1e15 --figure drift.svg",
+        "scaling backtest runs.csv --cuts 1e11,3e11,1e12 --json",
     ),
-    "approaches": ("scaling approaches runs.csv --target 1e21",),
+    "approaches": ("scaling approaches runs.csv --target 1e15",),
     "choices": ("scaling choices runs.csv --figure choices.svg",),
     "gain": ("scaling gain baseline.csv candidate.csv --out gain.json",),
     "laws": ("scaling laws", "scaling laws palm2", "scaling laws --hyperparameters --json"),
