@@ -45,9 +45,9 @@ class Recipe:
         {"head": 2}: per-part rates tuned at the base size transfer like the peak (arXiv:2512.22382).
     scale_epsilon: Adam's epsilon follows the size too, where the parametrisation says how (`completep`).
     lr_horizon_exponent, reference_tokens: the peak is also multiplied by
-        (tokens / reference_tokens)^-exponent, since width transfer does not cover the token horizon
-        (Bjorck et al. 2024, arXiv:2409.19913, found 0.32 for models of 760M and more; the best rates
-        measured here at 0.2M to 2M tokens and widths 16 to 128 fall alike, see docs/log.md).
+        (tokens / reference_tokens)^-exponent, since width transfer does not cover the token horizon.
+        Bjorck et al. 2024 (arXiv:2409.19913) found 0.32 where the decay is one number for all lengths;
+        with the decay below, the best rates measured here fall half as fast (docs/recipe.md).
     batch: sequences per step, the same in every run: small batches serve small budgets, where steps
         are scarce (docs/log.md has the figures).
     warmup_share, warmup_max_steps: linear warm-up over a share of the run; a warm-up of fixed length
@@ -68,9 +68,9 @@ class Recipe:
 
     seq: int = 64
     batch: int = 4
-    lr: float = 2e-3
+    lr: float = 2.8e-3
     base_width: int = 64
-    lr_horizon_exponent: float = 0.32
+    lr_horizon_exponent: float = 0.15
     reference_tokens: float = 1e6
     warmup_share: float = 0.05
     warmup_max_steps: int = 200

@@ -23,6 +23,7 @@ from trainer.programs import compiled, fresh_state
 VOCAB, SEQ, STEPS = 31, 8, 6
 BASE = {"base_width": 16, "base_layers": 2}
 PLAIN = {"parametrisation": "mup", "part_rates": None, "decay_timescale": None}
+PLAIN["decay_timescale_exponent"] = 0.0
 RECIPE = Recipe(
     seq=SEQ, batch=4, lr=1e-3, warmup_share=0.0, lr_horizon_exponent=0.0, clip_norm=1e9, **BASE, **PLAIN
 )
