@@ -179,6 +179,23 @@ def test_a_table_keeps_every_cell_where_there_is_no_terminal(capsys):
     assert "x" * 60 in shown
 
 
+@pytest.mark.parametrize("columns", [56, 80, 120])
+def test_pages_keep_their_numbers_whole_at_any_width(columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    for arguments in (["laws"], ["accelerators"], ["plan", "--flops", "1e22"]):
+        monkeypatch.setenv("COLUMNS", "400")
+        assert frame.main(arguments) == 0
+        wide = capsys.readouterr().out
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert frame.main(arguments) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= columns and all(line == line.rstrip() for line in lines)
+        # Every word of the wide page stands whole on the narrow one.
+        assert set(wide.split()) - set(" ".join(lines).split()) <= {
+            word for word in wide.split() if "─" in word
+        }
+
+
 @pytest.mark.parametrize("name", frame.VERBS)
 def test_every_verb_has_help_and_json(name, capsys):
     module = importlib.import_module(f"scaling.cli.{frame.VERBS[name].module}")

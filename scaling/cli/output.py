@@ -113,16 +113,9 @@ def emit(obj: Any, as_json: bool, render: Callable[[], None], indent: int | None
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
     """Print a table on stdout: the first column to the left, the others (numbers, mostly) to the right."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
+    from scaling.cli.grid import Grid
 
-    grid = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for number, column in enumerate(columns):
-        grid.add_column(Text(column), justify="left" if number == 0 else "right")
-    for row in rows:
-        grid.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    _make_console(stderr=False).print(grid)
+    _make_console(stderr=False).print(Grid(columns, list(rows), title))
 
 
 def facts(pairs: Mapping[str, Any]) -> None:

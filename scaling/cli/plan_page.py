@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from scaling.plan_tables import Grid, Plan, tables
+from scaling.cli.grid import Grid
+from scaling.plan_tables import Plan, tables
 from scaling.plan_words import decision, reasons
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ def render_plan(plan: Plan, console: Console) -> None:
     console.print(_facts(reasons(plan)))
     for grid in tables(plan):
         console.print(Text(f"\n {grid.title}", style="bold"))
-        console.print(_table(grid))
+        table = Grid(grid.columns, grid.rows, left=["note"], marked=grid.marked)
+        console.print(Padding(table, (0, 0, 0, 1)))
     for mark in plan["forced"]:
         console.print(Text(f" ! {mark}", style="bold red"))
     for note in plan["notes"]:
@@ -45,14 +46,3 @@ def _facts(rows: list[tuple[str, str]]) -> Table:
     for name, value in rows:
         grid.add_row(Text(f" {name}"), Text(value))
     return grid
-
-
-def _table(grid: Grid) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for number, name in enumerate(grid.columns):
-        left = number == 0 or name == "note"
-        head = f" {name}" if number == 0 else name
-        table.add_column(head, justify="left" if left else "right", no_wrap=name != "note")
-    for i, row in enumerate(grid.rows):
-        table.add_row(f" {row[0]}", *row[1:], style="bold" if i in grid.marked else None)
-    return table

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
+from scaling.cli.grid import Grid
 from scaling.quantities import format_count, format_percent
 
 if TYPE_CHECKING:
@@ -31,19 +30,13 @@ def render_verify(report: Mapping[str, Any], console: Console) -> None:
         console.print(Text(f" ! {mark}", style="bold red"))
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="left" if number == 0 else "right")
-    return table
-
-
-def _runs(report: Mapping[str, Any]) -> Table:
+def _runs(report: Mapping[str, Any]) -> Grid:
     predictions = {row["factor"]: row for row in report["neighbours"]} | {1.0: report["prediction"]}
-    table = _table("run", "params", "tokens", "seeds", "predicted", "interval", "measured", "error", "inside")
+    columns = ("run", "params", "tokens", "seeds", "predicted", "interval", "measured", "error", "inside")
+    rows = []
     for run in report["runs"]:
         p = predictions[run["factor"]]
-        table.add_row(
+        row = (
             "planned" if run["factor"] == 1.0 else f"x{run['factor']:.2f}",
             format_count(run["params"]),
             format_count(run["tokens"]),
@@ -54,30 +47,32 @@ def _runs(report: Mapping[str, Any]) -> Table:
             format_percent(p["error"], 2, signed=True),
             "void" if p["void"] else "yes" if p["inside"] else "NO",
         )
-    return table
+        rows.append(row)
+    return Grid(columns, rows)
 
 
-def _rivals(report: Mapping[str, Any]) -> Table:
+def _rivals(report: Mapping[str, Any]) -> Grid:
     allocation = report["allocation"]
-    table = _table("answer", "params", "loss", "error", "waste of its size")
-    table.add_row(
+    columns = ("answer", "params", "loss", "error", "waste of its size")
+    plan = (
         "this plan",
         format_count(allocation["params_planned"]) if allocation else "-",
         f"{report['prediction']['predicted']:.4f}",
         format_percent(report["prediction"]["error"], 2, signed=True),
         format_percent(allocation["waste"]) if allocation else "not measured",
-        style="bold",
     )
+    rows = [plan]
     for row in report["naive"]:
         if row["waste"] is not None:
             waste = format_percent(row["waste"])
         else:
             waste = f"not measured ({format_percent(row['expected_waste'])} by the law)"
-        table.add_row(
+        rival = (
             row["name"],
             format_count(row["params"]),
             "-" if row["loss"] is None else f"{row['loss']:.4f}",
             format_percent(row["error"], 2, signed=True) if row["error"] is not None else "-",
             waste,
         )
-    return table
+        rows.append(rival)
+    return Grid(columns, rows, marked=frozenset({0}))
