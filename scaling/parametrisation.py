@@ -4,9 +4,9 @@ Every rule is a table of exponents: part of the model -> (of width / base width,
 
     mup        rates of matrices and head fall with width (Yang et al. 2022, arXiv:2203.03466, table 8);
                those that write into the residual stream start 1/sqrt(2 layers) smaller, as in GPT-2, and
-               nothing else follows depth. The default.
+               nothing else follows depth.
     completep  mup, and every branch of the stream weighs base_layers / layers (Dey et al. 2025,
-               arXiv:2505.01618, table 1, alpha = 1).
+               arXiv:2505.01618, table 1, alpha = 1). The default.
     standard   one rate for all parts at any size; initial values as in mup.
 
 No factor appears in the model. A factor m before a matrix is the same as the matrix with m times the
