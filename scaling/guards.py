@@ -42,7 +42,7 @@ _GUARDS = (
     Guard("diverged", "the loss stopped being finite", True, "it has no final loss"),
     Guard("unfinished", "stopped before its last planned token", True,
           "its rate had not fallen to its end (PaLM 2, arXiv:2305.10403, section 2.1)"),
-    Guard("few-steps", f"under {FEW_STEPS:,} steps: its loss sits above the surface", True,
+    Guard("few-steps", f"under {FEW_STEPS:,} steps: its loss lies off the surface of longer runs", True,
           "measured on small byte-level models: shorter runs bend the law (docs/log.md)"),
     Guard("warmup-share", f"warmed up over more than {WARMUP:.0%} of its steps", True,
           "a warm-up that small runs feel moved Kaplan's exponent (Porian et al. 2024, arXiv:2406.19146); a "

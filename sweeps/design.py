@@ -22,7 +22,7 @@ from scaling.files import added, as_fields, from_mapping, written
 from scaling.shape import Shape, ShapeFamily
 from sweeps.cells import Cell, make_cell, steps_for
 
-# Below scaling.guards.FEW_STEPS a run is mostly warm-up and its loss sits above the surface (flagged); below
+# Below scaling.guards.FEW_STEPS a run is mostly warm-up and its loss lies off the surface (flagged); below
 # MIN_STEPS it says nothing and is not bought at all.
 MIN_STEPS = 100
 # How many sizes a band may gain beyond the `sizes` asked for when its best size lies at an edge.
