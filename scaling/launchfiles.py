@@ -69,7 +69,7 @@ def run_config(plan: Mapping[str, Any]) -> dict[str, Any]:
     """The content of config.json (format "scaling/run-config")."""
     shape = shape_of(plan)
     if plan["recipe"] is not None:
-        recipe = Recipe.from_dict(plan["recipe"], "plan, recipe")
+        recipe = Recipe.from_dict(plan["recipe"], "plan, recipe", plan.get("recipe_sha256"))
     else:
         recipe = generic_recipe(plan, shape)
     config = recipe.run_config(

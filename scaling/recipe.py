@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from scaling.control import SYMBOLS, control_of
+from scaling.errors import ScalingError
 from scaling.files import added, as_fields, from_mapping, sha256_json
 from scaling.mixture import mixture_of
 from scaling.objective import CAUSAL, parse_objective
@@ -284,8 +285,19 @@ class Recipe:
         return as_fields(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
-        return from_mapping(cls, values, where)
+    def from_dict(cls, values: Mapping[str, Any], where: str = "recipe", sha256: Any = None) -> Recipe:
+        """The recipe of a file's fields; those left out have their defaults.
+
+        Raises ScalingError where a `sha256` recorded beside them is not the recipe's: fields were edited, or
+        left out when their defaults were others.
+        """
+        recipe = from_mapping(cls, values, where)
+        if sha256 not in (None, recipe.sha256):
+            raise ScalingError(
+                f"{where}: its fields hash to {recipe.sha256[:12]}, but {str(sha256)[:12]} is recorded beside "
+                "them: they were edited, or written under other defaults; restore the file or start anew."
+            )
+        return recipe
 
     @property
     def sha256(self) -> str:

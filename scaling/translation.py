@@ -31,6 +31,7 @@ def translation_scores(
     scores: dict[str, Any] = {}
     references = list(references)
     for name, metric in (("chrf", CHRF()), ("bleu", BLEU(tokenize=bleu_tokens))):
+        in_doubles(metric)
         many = len(references) > 1
         score = metric.corpus_score(list(found), [references], n_bootstrap=RESAMPLES if many else 1)
         scores[name] = float(score.score)
@@ -40,3 +41,13 @@ def translation_scores(
         scores[f"{name}_signature"] = str(metric.get_signature())
     exact = sum(one == other for one, other in zip(found, references, strict=True))
     return {"exact": exact / len(references), "pairs": len(references), **scores}
+
+
+def in_doubles(metric: Any) -> None:
+    """Let `metric` score its resamples in doubles.
+
+    sacrebleu counts them in singles and scores one without a match as a double: the mean of both, which its
+    interval needs, is then refused by `statistics`.
+    """
+    score = metric._compute_score_from_stats
+    metric._compute_score_from_stats = lambda counts: score([float(count) for count in counts])

@@ -170,7 +170,7 @@ def write_launch(place: Path, plan: Mapping[str, Any], runs: list[LaunchRun], to
                 f"{plan['seal'][:12]}); launch into another folder with --out."
             )
         known = {row["name"]: row for row in there["runs"]}
-    recipe = Recipe.from_dict(plan["recipe"], "plan, recipe")
+    recipe = Recipe.from_dict(plan["recipe"], "plan, recipe", plan.get("recipe_sha256"))
     configs = {
         run.name: {
             **recipe.run_config(

@@ -184,7 +184,7 @@ def open_sweep(folder: str | Path) -> Sweep:
     check_fields(content, SWEEP_FIELDS, str(path))
     try:
         design = Design.from_dict(content["design"], f"{path}, design")
-        recipe = Recipe.from_dict(content["recipe"], f"{path}, recipe")
+        recipe = Recipe.from_dict(content["recipe"], f"{path}, recipe", content.get("recipe_sha256"))
         for own in (cell.recipe for cell in design.cells if cell.recipe):
             dataclasses.replace(recipe, **own)
     except (TypeError, ValueError, AttributeError) as error:  # a cell that is no object, a word for a list

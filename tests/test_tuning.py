@@ -22,8 +22,8 @@ from scaling.tuning import VERDICTS, Certificate, read_certificate
 from sweeps.engines.base import Outcome
 from sweeps.engines.local import LocalEngine
 
-# Of a 64-wide base; at about 0.7M tokens the recipe's own peak is near 3.1e-3.
-TUNED = {"lr": [0.3, 3.1e-3], "batch": [0.1, 256.0], "decay": [0.4, 0.0]}
+# Of a 64-wide base; at about 0.7M tokens the recipe's own peak is near 2.95e-3.
+TUNED = {"lr": [0.3, 2.95e-3], "batch": [0.1, 256.0], "decay": [0.4, 0.0]}
 SOUND = {
     "status": "done", "steps": 4000, "tokens": 1_024_000, "planned_tokens": 1_024_000,
     "unique_tokens": 1_024_000, "warmup_steps": 200, "final_lr_share": 0.0, "batch": 4, "seq": 64,
@@ -69,8 +69,9 @@ def test_a_tuned_recipe_is_interior_and_wastes_little(tmp_path, tokens, monkeypa
     assert len(found.points) == 2 and found.interior
     for point in found.points:
         rate = point.knob("lr")
-        assert rate.verdict == "interior" and rate.lo < 3.1e-3 < rate.hi
-        assert rate.best == pytest.approx(3.1e-3, rel=0.1) and rate.waste < 0.03
+        # Within a percent of the planted peak, which is as far as a parabola goes on a law that is none.
+        assert rate.verdict == "interior" and rate.lo / 1.01 < 2.95e-3 < rate.hi * 1.01
+        assert rate.best == pytest.approx(2.95e-3, rel=0.02) and rate.waste < 0.03
         assert point.knob("batch").verdict == "interior"
         assert point.knob("batch").best == pytest.approx(256, rel=0.15)
         assert point.knob("decay").verdict == "least" and point.knob("decay").best == 0
@@ -78,7 +79,7 @@ def test_a_tuned_recipe_is_interior_and_wastes_little(tmp_path, tokens, monkeypa
     # The rule through best values that do not move is flat, and says so at the target.
     trend = next(trend for trend in found.trends if trend.knob == "lr")
     assert trend.exponents["C"][1] < 0 < trend.exponents["C"][2]
-    assert trend.at_target[1] < 3.1e-3 < trend.at_target[2]
+    assert trend.at_target[1] < 2.95e-3 < trend.at_target[2]
     # Nothing was left for a second call to train, and the file does not change.
     before = (folder / "certificate.json").read_bytes()
     again = main(["sweep", str(folder), "--design", "tuning", "--data", str(tokens), "--recipe",
@@ -94,7 +95,7 @@ def test_a_mistuned_recipe_is_priced_and_one_far_off_is_at_the_edge(
     capsys,
 ):
     off = 8.0
-    law = {"lr": [0.2, 3.1e-3 * off], "batch": [0.1, 256.0], "decay": [0.02, 1e3]}
+    law = {"lr": [0.2, 2.95e-3 * off], "batch": [0.1, 256.0], "decay": [0.02, 1e3]}
     folder = tmp_path / "sweep"
     found, _ = certified(folder, tokens, law, monkeypatch)
     assert not found.interior
