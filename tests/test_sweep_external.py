@@ -61,7 +61,12 @@ def test_every_number_of_a_run_is_in_the_ask(asked):
         assert float(row["lr"]) == config["lr"] and row["schedule"] == config["schedule"]
         assert float(row["lr_multiplier_hidden"]) == config["lr_multipliers"]["hidden"]
         assert float(row["flops"]) == cell.flops(sweep.design.seq)
-        missing = set(config) - set(row) - {"format", "version", "name", "shape", "data", "lr_multipliers"}
+        scaled = {f"{what}_multipliers": f"{what}_multiplier_" for what in ("lr", "init", "decay", "eps")}
+        for field in set(scaled) & set(config):
+            assert {scaled[field] + part: factor for part, factor in config[field].items()} == {
+                name: float(value) for name, value in row.items() if name.startswith(scaled[field])
+            }
+        missing = set(config) - set(row) - set(scaled) - {"format", "version", "name", "shape", "data"}
         # What decides how a result is measured and kept, not what is trained.
         assert missing <= {"eval_tokens", "eval_smoothing", "recipe_sha256", "plan_seal", "resources"}
 
