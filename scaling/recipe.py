@@ -294,8 +294,9 @@ class Recipe:
         recipe = from_mapping(cls, values, where)
         if sha256 not in (None, recipe.sha256):
             raise ScalingError(
-                f"{where}: its fields hash to {recipe.sha256[:12]}, but {str(sha256)[:12]} is recorded beside "
-                "them: they were edited, or written under other defaults; restore the file or start anew."
+                f"{where}: its fields hash to {recipe.sha256[:12]}, but {str(sha256)[:12]} is recorded "
+                "beside them: they were edited, or written under other defaults; restore the file or "
+                "start anew."
             )
         return recipe
 
