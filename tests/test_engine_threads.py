@@ -20,7 +20,7 @@ print(json.dumps([threads(), step.lower(w, x).compile().as_text()]))
 
 
 def compiled(*arguments, **environment):
-    plain = {k: v for k, v in os.environ.items() if k not in (*ONE_THREAD, "NPROC")}
+    plain = {k: v for k, v in os.environ.items() if k not in (*ONE_THREAD, "NPROC", "XLA_FLAGS")}
     command = [sys.executable, "-c", CODE, *arguments]
     env = {**plain, "JAX_PLATFORMS": "cpu", **environment}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=True)

@@ -91,7 +91,7 @@ def test_the_third_trains_seals_and_verifies(executed):
     low, high = map(float, re.search(r"promised [\d.]+ \(([\d.]+) to ([\d.]+)\)", text).groups())
     measured, where = re.search(r"measured ([\d.]+): (inside|OUTSIDE)", text).groups()
     assert (where == "inside") == (low <= float(measured) <= high)
-    assert "12 of 12 runs done" in text
+    assert re.search(r"\b(\d+) of \1 runs done", text)
     assert "\x1b" not in text  # a kernel asks for colours; a page has no use for them
     assert drawn(executed[LOOP], "image/png") == 2
 

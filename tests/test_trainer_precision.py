@@ -63,7 +63,7 @@ def test_a_bfloat16_run_follows_the_float32_one_and_its_masters_move_finely():
     rng = np.random.default_rng(0)
     ids = (rng.zipf(1.5, (STEPS, 4, 33)) % 64).astype(np.uint8)
     for dtype in ("float32", "bfloat16"):
-        config = config_of(dtype)
+        config = config_of(dtype, lr=1e-3)  # a rate at which 24 steps do not amplify a rounding
         static = static_of(config)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -74,7 +74,7 @@ def test_a_bfloat16_run_follows_the_float32_one_and_its_masters_move_finely():
         assert all(leaf.is_deleted() for leaf in given)
         losses[dtype] = np.asarray(metrics)[:, 0]
     assert losses["float32"][-1] < 0.98 * losses["float32"][0]  # it learns, so there is something to follow
-    assert np.allclose(losses["bfloat16"], losses["float32"], rtol=0.015)  # a step's; seen: 0.7%
+    assert np.allclose(losses["bfloat16"], losses["float32"], rtol=0.015)  # a step's; seen: 0.2%
     assert losses["bfloat16"].mean() == pytest.approx(losses["float32"].mean(), rel=3e-3)
     assert not np.array_equal(losses["bfloat16"], losses["float32"])
     # Updates far below a bfloat16's resolution are kept.
