@@ -68,6 +68,21 @@ def test_a_sweep_of_another_recipe_is_refused_and_nothing_is_changed(done, token
     assert before == {path: path.read_bytes() for path in done.folder.rglob("*.json")}
 
 
+def test_a_recipe_that_is_not_the_one_recorded_is_refused(done):
+    """A field left out means its default, and defaults move: the hash beside them says what was trained."""
+    path = done.folder / "sweep.json"
+    content = read_json(path)
+    short = {name: value for name, value in content["recipe"].items() if name != "part_rates"}
+    write_json(path, {**content, "recipe": short})
+    assert store.open_sweep(done.folder) == done  # today's default is what was meant
+    of_others = replace(done.recipe, part_rates=None).sha256
+    edited = {**content["recipe"], "lr": 2 * content["recipe"]["lr"]}
+    for spoiled in ({"recipe": short, "recipe_sha256": of_others}, {"recipe": edited}):
+        write_json(path, {**content, **spoiled})
+        with pytest.raises(ScalingError, match=r"sweep\.json, recipe: its fields hash to \w{12}, but"):
+            store.open_sweep(done.folder)
+
+
 def test_an_edited_cell_is_noticed(done):
     path = done.cell_folder(done.design.cells[0]) / "config.json"
     write_json(path, {**read_json(path), "lr": 1.0})
