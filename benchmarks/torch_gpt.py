@@ -183,14 +183,19 @@ def adamw(
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.95),
     eps: float = 1e-8,
-    multipliers: Mapping[str, float] | None = None,
+    rate_shares: Mapping[str, float] | None = None,
+    decay_shares: Mapping[str, float] | None = None,
 ) -> torch.optim.AdamW:
-    """AdamW in its fused form; decay of matrices only, rates relative to the peak by Param.part or group."""
+    """AdamW in its fused form; decay of matrices only, shares of both rates by part or group."""
+
+    def share_of(row: Param, shares: Mapping[str, float] | None) -> float:
+        return (shares or {}).get(row.part, (shares or {}).get(row.group, 1.0))
+
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for parameter, rows in model.parts():
         row = rows[0][0]
-        share = (multipliers or {}).get(row.part, (multipliers or {}).get(row.group, 1.0))
-        groups.setdefault((share, 0.0 if row.group == "norm" else weight_decay), []).append(parameter)
+        decay = 0.0 if row.group == "norm" else weight_decay * share_of(row, decay_shares)
+        groups.setdefault((share_of(row, rate_shares), decay), []).append(parameter)
     options = [{"params": held, "share": share, "weight_decay": wd} for (share, wd), held in groups.items()]
     return torch.optim.AdamW(options, lr=0.0, betas=betas, eps=eps, fused=True)
 

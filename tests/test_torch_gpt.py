@@ -92,8 +92,8 @@ def test_the_same_updates(torch_gpt, case):
     model.load(flat(config.shape, state.params))
     before = flat(config.shape, state.params)
     lr = [float(learning_rate(rates.schedule, np.int32(i))) for i in range(STEPS)]
-    betas, rules = (config.b1, config.b2), config.lr_multipliers
-    opt = torch_gpt.adamw(model, config.weight_decay, betas, config.eps, rules)
+    betas, shares = (config.b1, config.b2), (config.lr_multipliers, config.decay_multipliers)
+    opt = torch_gpt.adamw(model, config.weight_decay, betas, config.eps, *shares)
     constants = {"clip_norm": config.clip_norm, "z_loss": config.z_loss}
     theirs = torch_gpt.train_steps(model, opt, torch.from_numpy(ids[:STEPS]), lr, **constants)
     ended, metrics = compiled(static, "uint8").train(state, rates, ids, np.int32(STEPS))
