@@ -63,6 +63,7 @@ def outcome(folder):
     """What a run ended with, its clock, its trunk and its process's cores aside; its metrics too."""
     result = {k: v for k, v in read_json(folder / "result.json").items() if k not in CLOCK | {"trunk"}}
     result["machine"].pop("threads")
+    assert "xla_cpu" in result["machine"]["xla_flags"]  # as trainer/compiler.py tells it
     lines = [line.partition('"time_s"')[0] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return result, lines
 

@@ -100,6 +100,7 @@ def result_record(
             "backend": jax.default_backend(),
             "device": machine_name(),
             "threads": threads(),
+            "xla_flags": os.environ.get("XLA_FLAGS", ""),  # they change last bits, and with them short runs
         },
         **reading(config, data).account(steps),
         **({"validation": final.further} if final and final.further else {}),

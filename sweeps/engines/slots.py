@@ -19,7 +19,6 @@ from scaling.errors import UsageError
 # first is what decides: by the cores it sees XLA divides larger loops, whatever its threads are told to do.
 ONE_THREAD = {
     "PJRT_NPROC": "1",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
@@ -129,7 +128,7 @@ def worker_environment(slot: Slot) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
     }
     if slot.core is not None:
-        defaults |= {name: value for name, value in ONE_THREAD.items() if name != "XLA_FLAGS"}
+        defaults |= ONE_THREAD
     for name, value in {**defaults, **slot.env}.items():
         if name in slot.env:
             env[name] = value
