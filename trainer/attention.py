@@ -72,19 +72,60 @@ def block_of(device: str) -> int:
 def _reference(q_BTHK: Array, k_BTGK: Array, v_BTGK: Array, mask: Mask) -> Array:
     B, T, H, K = q_BTHK.shape
     G = k_BTGK.shape[2]
-    q_BGRTK = jnp.moveaxis(q_BTHK.reshape(B, T, G, H // G, K), 1, 3) * (K**-0.5)
+    R = H // G
+    q_BGRTK = jnp.moveaxis(q_BTHK.reshape(B, T, G, R, K), 1, 3) * (K**-0.5)
+    # Heads that share keys lie one after the other, so that all products are of four axes.
+    q_BGMK = q_BGRTK.reshape(B, G, R * T, K)
     k_BGSK, v_BGSK = jnp.swapaxes(k_BTGK, 1, 2), jnp.swapaxes(v_BTGK, 1, 2)
     hidden: Array | np.ndarray
     if mask.is_causal:
-        hidden = np.where(np.tril(np.ones((1, 1, 1, T, T), bool)), 0.0, UNSEEN).astype(np.float32)
+        sees = np.tile(np.tril(np.ones((T, T), bool)), (R, 1))[None, None]
+        hidden = np.where(sees, 0.0, UNSEEN).astype(np.float32)
     else:
         place = jnp.arange(T)
-        hidden = jnp.where(visible(place, place, mask, mask)[:, None, None], 0.0, UNSEEN).astype(jnp.float32)
-    score_BGRTS = jnp.einsum("bgrtk,bgsk->bgrts", q_BGRTK, k_BGSK).astype(jnp.float32) + hidden
-    # The sum is divided out after the product with the values: T x K divisions instead of T x T.
-    top = jax.lax.stop_gradient(score_BGRTS.max(axis=-1, keepdims=True))
-    weight_BGRTS = checkpoint_name(jnp.exp(score_BGRTS - top), "attention")
-    total_BGRT1 = weight_BGRTS.sum(axis=-1, keepdims=True)
-    mixed_BGRTK = jnp.einsum("bgrts,bgsk->bgrtk", weight_BGRTS.astype(v_BTGK.dtype), v_BGSK)
-    mixed_BGRTK = mixed_BGRTK / total_BGRT1.astype(v_BTGK.dtype)
+        sees = jnp.tile(visible(place, place, mask, mask)[:, None], (1, 1, R, 1))
+        hidden = jnp.where(sees, 0.0, UNSEEN).astype(jnp.float32)
+    mixed_BGRTK = _mix(q_BGMK, k_BGSK, v_BGSK, hidden).reshape(B, G, R, T, K)
     return jnp.moveaxis(mixed_BGRTK, 3, 1).reshape(B, T, H, K)
+
+
+@jax.custom_vjp
+def _mix(q_BGMK: Array, k_BGSK: Array, v_BGSK: Array, hidden: Array | np.ndarray) -> Array:
+    """softmax(q k^T + hidden) v, [B, G, M, K], with `hidden` a constant that broadcasts to [B, G, M, S].
+
+    The gradient is written out because a compiler for processors makes less of the derived one: it copies
+    and turns over arrays of all pairs, and sums over them where the result's own columns would do.
+    """
+    return _forward(q_BGMK, k_BGSK, v_BGSK, hidden)[0]
+
+
+def _forward(
+    q_BGMK: Array, k_BGSK: Array, v_BGSK: Array, hidden: Array | np.ndarray
+) -> tuple[Array, tuple[Array, ...]]:
+    dtype = v_BGSK.dtype
+    score_BGMS = jnp.einsum("bgmk,bgsk->bgms", q_BGMK, k_BGSK).astype(jnp.float32) + hidden
+    weight_BGMS = jnp.exp(score_BGMS - score_BGMS.max(axis=-1, keepdims=True))
+    weight_BGMS = checkpoint_name(weight_BGMS, "attention")
+    # The sum is divided out after the product with the values: M x K divisions instead of M x S.
+    total_BGM1 = weight_BGMS.sum(axis=-1, keepdims=True).astype(dtype)
+    mixed_BGMK = jnp.einsum("bgms,bgsk->bgmk", weight_BGMS.astype(dtype), v_BGSK) / total_BGM1
+    return mixed_BGMK, (q_BGMK, k_BGSK, v_BGSK, weight_BGMS, total_BGM1, mixed_BGMK)
+
+
+def _backward(saved: tuple[Array, ...], grad_BGMK: Array) -> tuple[Array, Array, Array, None]:
+    q_BGMK, k_BGSK, v_BGSK, weight_BGMS, total_BGM1, mixed_BGMK = saved
+    dtype = v_BGSK.dtype
+    grad_BGMK = grad_BGMK / total_BGM1
+    # What the total of a row hands back, from K columns of the result instead of S columns of weights
+    # (Dao et al. 2022, arXiv:2205.14135, section 3.1).
+    total_grad_BGM1 = (grad_BGMK * mixed_BGMK).astype(jnp.float32).sum(axis=-1, keepdims=True)
+    weight_grad_BGMS = jnp.einsum("bgmk,bgsk->bgms", grad_BGMK, v_BGSK).astype(jnp.float32)
+    score_grad_BGMS = (weight_BGMS * (weight_grad_BGMS - total_grad_BGM1)).astype(dtype)
+    q_grad_BGMK = jnp.einsum("bgms,bgsk->bgmk", score_grad_BGMS, k_BGSK)
+    # Lying: with heads far narrower than sequences are long, several times as fast as standing.
+    k_grad_BGKS = jnp.einsum("bgmk,bgms->bgks", q_BGMK, score_grad_BGMS)
+    v_grad_BGKS = jnp.einsum("bgmk,bgms->bgks", grad_BGMK, weight_BGMS.astype(dtype))
+    return q_grad_BGMK, jnp.swapaxes(k_grad_BGKS, 2, 3), jnp.swapaxes(v_grad_BGKS, 2, 3), None
+
+
+_mix.defvjp(_forward, _backward)

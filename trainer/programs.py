@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from trainer import processes
 from trainer.axes import spec
-from trainer.compiler import compile_quickly
+from trainer.compiler import choose_passes
 from trainer.evaluate import BLOCKS_PER_CALL, WINDOWS_PER_BLOCK
 from trainer.feed import fed, own_rows
 from trainer.masks import FIELDS, Batch
@@ -23,7 +23,7 @@ from trainer.model import abstract_params, init_params
 from trainer.schedule import Schedule
 from trainer.step import Rates, State, Static, eval_chunk, init_state, train_chunk
 
-compile_quickly()  # before the first program of this process
+choose_passes()  # before the first program of this process
 
 
 class Programs(NamedTuple):
