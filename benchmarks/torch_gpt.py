@@ -188,14 +188,11 @@ def adamw(
 ) -> torch.optim.AdamW:
     """AdamW in its fused form; decay of matrices only, shares of both rates by part or group."""
 
-    def share_of(row: Param, shares: Mapping[str, float] | None) -> float:
-        return (shares or {}).get(row.part, (shares or {}).get(row.group, 1.0))
-
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for parameter, rows in model.parts():
         row = rows[0][0]
-        decay = 0.0 if row.group == "norm" else weight_decay * share_of(row, decay_shares)
-        groups.setdefault((share_of(row, rate_shares), decay), []).append(parameter)
+        decay = 0.0 if row.group == "norm" else weight_decay * row.factor(decay_shares or {})
+        groups.setdefault((row.factor(rate_shares or {}), decay), []).append(parameter)
     options = [{"params": held, "share": share, "weight_decay": wd} for (share, wd), held in groups.items()]
     return torch.optim.AdamW(options, lr=0.0, betas=betas, eps=eps, fused=True)
 

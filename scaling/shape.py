@@ -81,6 +81,10 @@ class Param:
             return "writer"
         return "final_norm" if self.path[0] == "final_norm" else self.group
 
+    def factor(self, named: Mapping[str, float]) -> float:
+        """Of factors by name, that of the part, or else of the group, or else 1."""
+        return named.get(self.part, named.get(self.group, 1.0))
+
 
 @dataclass(frozen=True)
 class Shape:

@@ -21,7 +21,6 @@ import pytest
 # Set before any test imports JAX. One thread a process is also how the engines run their workers, and
 # makes floating-point sums reproducible. A shape mismatch that numpy would broadcast is an error.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.pop("COLUMNS", None)  # `pytest -n` hands on its terminal's width; output here is no terminal's

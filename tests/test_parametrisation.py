@@ -17,7 +17,7 @@ from scaling.recipe import Recipe
 from scaling.shape import Shape
 from trainer.assembly import rates_of, static_of
 from trainer.config import config_from_dict
-from trainer.model import Block, Transformer, multiplier_of, per_layer
+from trainer.model import Block, Transformer, per_layer
 from trainer.programs import compiled, fresh_state
 
 VOCAB, SEQ, STEPS = 31, 8, 6
@@ -180,7 +180,7 @@ def test_rules_are_the_table_of_completep(scale):
     for part, (rate, decay, epsilon, factor) in paper.items():
 
         def of(found, part=part):
-            return multiplier_of(rows[part], found)
+            return rows[part].factor(found)
 
         # Folded: the factor moves into the initial value and the rate, and out of the gradient.
         assert of(ours.rates) == pytest.approx(rate * factor)
@@ -202,8 +202,8 @@ def test_a_timescale_of_decay_holds_at_every_size_and_horizon():
             config = recipe.run_config(shape, tokens, 0, "d", "h", "n")
             for row in shape.table:
                 if row.group != "norm":
-                    rate = config["lr"] * multiplier_of(row, config["lr_multipliers"])
-                    decay = config["weight_decay"] * multiplier_of(row, config["decay_multipliers"])
+                    rate = config["lr"] * row.factor(config["lr_multipliers"])
+                    decay = config["weight_decay"] * row.factor(config["decay_multipliers"])
                     assert 1 / (rate * decay * config["steps"]) == pytest.approx(0.25)
     power = dataclasses.replace(RECIPE, decay_timescale=1.084, decay_timescale_exponent=0.527)
     tokens = 20 * SMALL.params() // 32 * 32
@@ -222,11 +222,11 @@ def test_rates_of_parts_multiply_those_of_the_size(name):
     for shape in (WIDE, dataclasses.replace(DEEP, tied=True)):
         ours, theirs = (recipe.run_config(shape, 3200, 0, "d", "h", "n") for recipe in (given, plain))
         for row in shape.table:
-            ratio = multiplier_of(row, ours["lr_multipliers"]) / multiplier_of(row, theirs["lr_multipliers"])
+            ratio = row.factor(ours["lr_multipliers"]) / row.factor(theirs["lr_multipliers"])
             assert ratio == pytest.approx(own.get(row.part, own.get(row.group, 1.0)))
             if row.group != "norm":  # what is forgotten follows the schedule, not the part's rate
-                decay = multiplier_of(row, ours["decay_multipliers"])
-                assert decay * multiplier_of(row, ours["lr_multipliers"]) == pytest.approx(1)
+                decay = row.factor(ours["decay_multipliers"])
+                assert decay * row.factor(ours["lr_multipliers"]) == pytest.approx(1)
         config_from_dict(ours)
     assert Recipe.from_dict(given.to_dict()) == given
 
@@ -240,7 +240,7 @@ def test_the_default_forgets_as_power_lines_and_is_mup_at_the_base_depth():
     mup = dataclasses.replace(recipe, parametrisation="mup").run_config(SMALL, 1e5, 0, "d", "h", "n")
     for row in SMALL.table:
         for kind in ("init_multipliers", "lr_multipliers", "decay_multipliers"):
-            ours, theirs = (multiplier_of(row, values.get(kind, {})) for values in (config, mup))
+            ours, theirs = (row.factor(values.get(kind, {})) for values in (config, mup))
             assert ours == pytest.approx(theirs)
 
 

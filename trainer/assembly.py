@@ -9,7 +9,7 @@ import numpy as np
 from scaling.objective import parse_objective
 from scaling.shape import Param
 from trainer.config import RunConfig
-from trainer.model import Params, multiplier_of, tree_of
+from trainer.model import Params, tree_of
 from trainer.objectives import pairs
 from trainer.objectives.rows import fields
 from trainer.schedule import schedule_of
@@ -36,7 +36,7 @@ def fields_of(config: RunConfig) -> tuple[str, ...]:
 def rates_of(config: RunConfig) -> Rates:
     def each(multipliers: Mapping[str, float] | None, power: int = 1) -> Params | None:
         def one(row: Param, _: list[int]) -> np.float32:
-            return np.float32(multiplier_of(row, multipliers) ** power)
+            return np.float32(row.factor(multipliers) ** power)
 
         return None if multipliers is None else tree_of(config.shape, one, config.resources.scan)
 

@@ -122,7 +122,7 @@ def _backward(saved: tuple[Array, ...], grad_BGMK: Array) -> tuple[Array, Array,
     weight_grad_BGMS = jnp.einsum("bgmk,bgsk->bgms", grad_BGMK, v_BGSK).astype(jnp.float32)
     score_grad_BGMS = (weight_BGMS * (weight_grad_BGMS - total_grad_BGM1)).astype(dtype)
     q_grad_BGMK = jnp.einsum("bgms,bgsk->bgmk", score_grad_BGMS, k_BGSK)
-    # Lying: with heads far narrower than sequences are long, several times as fast as standing.
+    # Lying, and turned over afterwards: a step is 5 to 20% faster than with products for them standing.
     k_grad_BGKS = jnp.einsum("bgmk,bgms->bgks", q_BGMK, score_grad_BGMS)
     v_grad_BGKS = jnp.einsum("bgmk,bgms->bgks", grad_BGMK, weight_BGMS.astype(dtype))
     return q_grad_BGMK, jnp.swapaxes(k_grad_BGKS, 2, 3), jnp.swapaxes(v_grad_BGKS, 2, 3), None

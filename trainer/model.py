@@ -78,14 +78,9 @@ def init_params(
     def draw(row: Param, places: list[int]) -> np.ndarray:
         parts = [_initial(shape.table[i], np.random.default_rng([seed, i])) for i in places]
         values = np.stack(parts) if row.axes[0] == "layers" else parts[0]
-        return values * np.float32(multiplier_of(row, multipliers)) if multipliers else values
+        return values * np.float32(row.factor(multipliers)) if multipliers else values
 
     return tree_of(shape, draw, scan)
-
-
-def multiplier_of(row: Param, multipliers: Mapping[str, float]) -> float:
-    """That of the parameter's part, or else of its group, or else 1."""
-    return multipliers.get(row.part, multipliers.get(row.group, 1.0))
 
 
 def abstract_params(shape: Shape, scan: bool = False) -> Params:

@@ -207,7 +207,7 @@ def _deviations(shape: Shape, config: Mapping[str, Any]) -> dict[str, str]:
     for row in shape.table:
         if row.std is not None:
             module = row.path[0] if row.group in ("embedding", "head") else row.path[-1]
-            found[f"std_{module}"] = row.std * factors.get(row.part, factors.get(row.group, 1.0))
+            found[f"std_{module}"] = row.std * row.factor(factors)
     if shape.tied:  # torchtitan starts the shared table as the head
         found["std_head"] = found["std_embed"]
     return {name: f"{value:.6g}" for name, value in found.items()}
